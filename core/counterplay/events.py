@@ -1,0 +1,124 @@
+"""What travels between modules: events as the bytes the source sent, and the units they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+JsonObject = dict[str, Any]
+
+
+class Event:
+    """One JSON object from a trigger: the bytes that the source sent, decoded only when somebody looks.
+
+    `raw` is forwarded as it is and never re-encoded. `meta` says where the event came from:
+    `{"feed", "unit", "connection", "tenant", ...}` plus what the trigger adds (`content_type`).
+    `position` is its place in its unit, counted before anything was dropped.
+    """
+
+    __slots__ = ("_data", "key", "meta", "position", "raw")
+
+    def __init__(
+        self,
+        raw: bytes,
+        meta: Mapping[str, Any] | None = None,
+        *,
+        position: int = 0,
+        key: str | None = None,
+        data: JsonObject | None = None,
+    ) -> None:
+        self.raw = raw
+        self.meta = meta or {}
+        self.position = position
+        self.key = key
+        self._data = data
+
+    @property
+    def data(self) -> JsonObject:
+        """The decoded object. Treat it as read-only: `raw` does not follow changes."""
+        if self._data is None:
+            import orjson
+
+            self._data = orjson.loads(self.raw)
+        return self._data
+
+    def replaced(self, data: JsonObject) -> Event:
+        """The same event with other content, as a Transform returns it; key and position stay."""
+        import orjson
+
+        return Event(orjson.dumps(data), self.meta, position=self.position, key=self.key, data=data)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a source lists, and what is fetched, acknowledged or lost as one (a blob, a page).
+
+    `id` is unique within its feed and the same each time the source lists it. `locator` is what
+    `fetch` needs (an address). `created` is when the source made it available, `expires` when it
+    will stop to.
+    """
+
+    id: str
+    locator: Mapping[str, Any] = field(default_factory=dict)
+    created: datetime | None = None
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one `PollTrigger.poll` read.
+
+    `events` are JSON objects as bytes; `cursor` is where the next poll goes on, stored together
+    with the events; `more` asks to poll again at once.
+    """
+
+    events: tuple[bytes, ...]
+    cursor: JsonObject
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PushRequest:
+    """One HTTP request that somebody sent to a push trigger. Header names are lower-case."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PushAnswer:
+    """The events of a request, and the answer that is sent once they are stored."""
+
+    events: tuple[bytes, ...] = ()
+    status: int = 202
+    body: bytes = b""
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A sink's proof for one record: `remote_id` as the receiver gave it, or empty."""
+
+    remote_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inverse:
+    """The step that takes an effect back: the module to use and its arguments."""
+
+    uses: str
+    arguments: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One line of `connections check`: what was tried, whether it worked, and what to do if not."""
+
+    name: str
+    ok: bool
+    detail: str = ""

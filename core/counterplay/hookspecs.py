@@ -1,0 +1,151 @@
+"""The hooks: what a plugin can tell the host, and what the host tells plugins.
+
+A plugin is a Python module (or package) that an entry point of the group `counterplay` names; its
+functions marked with `@counterplay.hookimpl` are called by the names below. Keep import and
+`counterplay_modules` free of I/O: both happen before any playbook is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from counterplay.events import JsonObject
+
+if TYPE_CHECKING:
+    from counterplay.modules import Module
+
+hookspec = pluggy.HookspecMarker("counterplay")
+hookimpl = pluggy.HookimplMarker("counterplay")
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOffer:
+    """A connection that a plugin provides without configuration.
+
+    `open` is called when a playbook needs it, and returns the settings of the connection of kind
+    `uses` (as they would stand in `counterplay.yaml`, secrets in clear). It may start a server.
+    """
+
+    name: str
+    uses: str
+    open: Callable[[], JsonObject]
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EffectIntent:
+    """An effect that is about to happen: who, what, on which target, from which state."""
+
+    run_id: str
+    playbook: str
+    step_id: str
+    uses: str
+    connection: str
+    tenant: str
+    target: str | None
+    before: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class EffectVerdict:
+    """A guard's answer: `refuse` stops the effect, with the reason that the run shows."""
+
+    refuse: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A durable run as plugins see it. `status` is empty when it starts."""
+
+    id: str
+    playbook: str
+    tenant: str
+    status: str = ""
+    steps: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One `playbook run NAME` that has come to its end.
+
+    `complete` says that everything which was listed is accounted for and every run ended well.
+    `connections` are the names that it used; `figures` the closing summary (counts by name).
+    """
+
+    playbook: str
+    connections: tuple[str, ...]
+    complete: bool
+    figures: Mapping[str, Any]
+
+
+@hookspec
+def counterplay_modules() -> Iterable[type[Module]]:  # type: ignore[empty-body]  # a specification
+    """Name the triggers, transforms, actions, sinks and connections that this plugin provides.
+
+    Called once, when the host starts and before any playbook is read. Return classes, never
+    instances. Two plugins that claim one name are both disabled.
+    """
+
+
+@hookspec
+def counterplay_connections(state_dir: Path) -> Iterable[ConnectionOffer]:  # type: ignore[empty-body]
+    """Offer connections that need no configuration; the workspace's own of the same name win.
+
+    Called when connections are first resolved. `state_dir` is where this workspace keeps its state.
+    Starting anything belongs into `ConnectionOffer.open`.
+    """
+
+
+@hookspec(firstresult=True)
+def counterplay_secret(scheme: str, reference: str) -> str | None:
+    """Resolve the secret reference `${scheme:reference}` of `counterplay.yaml`, or return None.
+
+    Called at the moment of use, for schemes other than env, file and keyring. The first result
+    wins. Do not log or keep the value.
+    """
+
+
+@hookspec
+def counterplay_before_effect(intent: EffectIntent) -> EffectVerdict | None:
+    """May this effect happen? Called before each one, after its target's state was captured.
+
+    Return None to have no objection. Any refusal stops the step; raising counts as a refusal.
+    """
+
+
+@hookspec
+def counterplay_after_effect(intent: EffectIntent, outcome: JsonObject) -> None:
+    """An effect ended. `outcome` is `{"status": "done"|"failed"|"refused"|"unknown", ...}`."""
+
+
+@hookspec
+def counterplay_run_started(run: RunRecord) -> None:
+    """A durable run began; called once a run, not again when it resumes after a crash."""
+
+
+@hookspec
+def counterplay_run_finished(run: RunRecord) -> None:
+    """A durable run ended, however it ended."""
+
+
+@hookspec
+def counterplay_invocation_finished(invocation: Invocation) -> Iterable[str] | None:
+    """`playbook run` comes to its end. Lines that are returned stand below its summary.
+
+    Called once for each command, before it exits, not after a crash.
+    """
+
+
+@hookspec
+def counterplay_template_filters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Filters for expressions, by name: `{{ event.evidence | m365_users | first }}`.
+
+    Called once at start. A filter is pure: it gets plain data and returns plain data. Prefix its
+    name with the plugin's.
+    """

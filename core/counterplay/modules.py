@@ -1,0 +1,310 @@
+"""The contracts of the building blocks: Trigger, Transform, Action, Sink, Connection.
+
+A plugin author subclasses one of these, gives it a `name`, puts a JSON Schema of the same name beside
+the package (`schemas/<name>.json`), and returns the class from the `counterplay_modules` hook. In a
+playbook it is then `<plugin>.<name>`.
+
+An instance holds the arguments of one use of the module (`self.arguments`, already checked against the
+schema, with the schema's defaults filled in). It builds no HTTP session of its own: `context.http` is
+one, with the connection's authentication, pinned hosts, deadline, retries and redaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from counterplay.events import (
+    CheckResult,
+    Event,
+    Inverse,
+    JsonObject,
+    Page,
+    PushAnswer,
+    PushRequest,
+    Receipt,
+    Unit,
+)
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+    from counterplay.verdicts import Verdict
+    from counterplay.wire import Wire
+
+Kind = Literal["trigger", "transform", "action", "sink", "connection"]
+Settle = Literal["read", "repeat", "ask"]
+
+
+@dataclass
+class Context:
+    """What the host gives a module while it works.
+
+    `http` is the only way to the network. `stop` is set when the process is asked to end: long
+    work looks at it. `log` never carries secrets; they are masked.
+    """
+
+    http: Wire
+    connection: Connection | None = None
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("counterplay"))
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def now(self) -> datetime:
+        """The time, aware UTC."""
+        return datetime.now(UTC)
+
+
+@dataclass
+class StepContext(Context):
+    """A context for one attempt of a step. `idempotency_key` is the same for every attempt."""
+
+    run_id: str = ""
+    playbook: str = ""
+    step_id: str = ""
+    attempt: int = 1
+
+    @property
+    def idempotency_key(self) -> str:
+        """`<run>/<step>`: hand it to services that take such a key."""
+        return f"{self.run_id}/{self.step_id}"
+
+
+class Module:
+    """A configurable building block. Subclass one of the kinds below, not this.
+
+    `name` is the module's own name, without the plugin's. `connection` names the kind of connection
+    it needs (`m365.tenant`), or is None when it needs none. `permissions` says what the identity of
+    the connection must be allowed to do, e.g. `("Microsoft Graph: User.Read.All",)`.
+    """
+
+    kind: ClassVar[Kind]
+    name: ClassVar[str]
+    connection: ClassVar[str | None] = None
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        self.arguments: JsonObject = dict(arguments)
+
+
+class Trigger(Module):
+    """Emits events. Subclass FeedTrigger, PollTrigger or PushTrigger unless events only come by hand."""
+
+    kind = "trigger"
+    look_back: ClassVar[timedelta] = timedelta(hours=24)
+    """How far before its first start a new subscriber begins."""
+
+    def delivery_key(self, event: Event) -> str | None:
+        """What makes two deliveries the same: the second one is a duplicate. None: not known."""
+        return None
+
+    def run_key(self, event: Event) -> str | None:
+        """What makes two deliveries the same occurrence: it starts one run. Default: the delivery key."""
+        return self.delivery_key(event)
+
+
+class FeedTrigger(Trigger):
+    """A source that lists units by the time it made them available, and hands out each on request.
+
+    The host owns windows, cursor, concurrency, retry, dedupe, quarantine and the ledger: `discover`
+    and `fetch` only talk to the service, raise the errors of `counterplay.errors`, and keep no state.
+    """
+
+    tile: ClassVar[timedelta] = timedelta(hours=1)
+    """Width of the aligned windows that `discover` is asked for."""
+    retention: ClassVar[timedelta | None] = None
+    """How far back the source can still list; None when it has no limit."""
+    settle_time: ClassVar[timedelta] = timedelta(0)
+    """How long after its end a window may still gain units: it stays open, and is listed again."""
+
+    def prepare(self, context: Context) -> None:
+        """Make the source ready (start a subscription). Called at start and then every 15 minutes."""
+
+    def discover(self, context: Context, start: datetime, end: datetime) -> Iterable[Unit]:
+        """List the units that became available in [start, end). A unit listed before is no harm.
+
+        Raising anything means that the window is not listed: it is asked for again.
+        """
+        raise NotImplementedError
+
+    def fetch(self, context: Context, unit: Unit) -> bytes:
+        """The unit's bytes: a JSON array of objects, unless `split` says otherwise.
+
+        GoneError: it can never be had, and is recorded as lost. PermanentError: it is quarantined.
+        """
+        raise NotImplementedError
+
+    def split(self, body: bytes) -> Iterable[bytes] | None:
+        """The events in a unit that is not a JSON array; None (the default) means that it is one."""
+        return None
+
+    def meta(self, unit: Unit) -> JsonObject:
+        """What `meta.` shows of the unit in expressions, besides feed, unit and connection."""
+        return {}
+
+
+class PollTrigger(Trigger):
+    """A source that is asked from a cursor on, and whose pages cannot be fetched a second time.
+
+    The host stores each page with the cursor in one transaction before anybody sees the events.
+    """
+
+    def poll(self, context: Context, cursor: JsonObject | None, since: datetime) -> Page:
+        """Read the next page. `cursor` is None on the first poll: begin at `since`.
+
+        The cursor is a low-water mark: it never passes a record that the page does not hold.
+        """
+        raise NotImplementedError
+
+
+class PushTrigger(Trigger):
+    """A source that sends HTTP requests; each is answered only after its events are stored."""
+
+    def receive(self, context: Context, request: PushRequest) -> PushAnswer:
+        """Turn a request into events, or refuse it by its answer's status. Checks who sent it."""
+        raise NotImplementedError
+
+
+class Transform(Module):
+    """Maps a batch of events to a batch, without effects. It may drop events, never invent them."""
+
+    kind = "transform"
+
+    def apply(self, context: Context, events: Sequence[Event]) -> Sequence[Event]:
+        """The events that go on, in order; `Event.replaced` makes a changed one."""
+        raise NotImplementedError
+
+
+class Action(Module):
+    """Does one thing for one event and returns a JSON object.
+
+    An action that changes something in somebody else's system sets `effect = True` and says how an
+    attempt with unknown outcome is settled: `read` (`settled` looks at the target), `repeat` (doing it
+    again is harmless) or `ask` (a person has to look).
+    """
+
+    kind = "action"
+    effect: ClassVar[bool] = False
+    settle: ClassVar[Settle] = "ask"
+
+    def run(self, context: StepContext) -> JsonObject:
+        """Do it, and return the result that the schema's `$defs/result` describes."""
+        raise NotImplementedError
+
+    def target(self) -> str | None:
+        """The object that is changed, as the arguments name it; effects on one are serialised."""
+        return None
+
+    def capture(self, context: StepContext) -> JsonObject:
+        """The target's present state, as far as `inverse` and `settled` need it. Reads only."""
+        return {}
+
+    def settled(self, context: StepContext, before: JsonObject) -> JsonObject | None:
+        """After an attempt with unknown outcome: its result if it took effect, None if it did not."""
+        raise NotImplementedError
+
+    def verify(self, context: StepContext, before: JsonObject, result: JsonObject) -> bool | None:
+        """Read the target back: did the effect hold? None when that cannot be told."""
+        return None
+
+    def inverse(self, before: JsonObject, result: JsonObject) -> Inverse | None:
+        """The step that takes it back, from the state captured before; None when nothing does."""
+        return None
+
+
+class Sink(Module):
+    """Delivers batches of records and returns a receipt for each.
+
+    The host cuts batches by `record_size` and the limits below, retries, bisects a batch that is
+    refused down to the record at fault, and keeps receipts; `deliver` sends one batch, once.
+    """
+
+    kind = "sink"
+    delivery: ClassVar[str] = "at least once"
+    """What a repeated delivery does at the receiver: shown by `playbook modules`."""
+    max_batch_records: ClassVar[int] = 1000
+    max_batch_bytes: ClassVar[int] = 1_000_000
+    max_record_bytes: ClassVar[int | None] = None
+    """The largest record the receiver takes, by `record_size`; a larger one becomes a dead letter."""
+    batch_overhead: ClassVar[int] = 0
+    """Bytes of the envelope around a batch."""
+
+    def record_size(self, record: Event) -> int:
+        """Bytes that this record adds to the encoded body, separators included."""
+        return len(record.raw) + 1
+
+    def deliver(self, context: Context, records: Sequence[Event]) -> Sequence[Receipt]:
+        """Send the batch. Anything but an error means that the receiver has taken every record.
+
+        RetryableError: send again later. BlockedError: a person must act. RejectedError: the content
+        is refused (the host halves the batch).
+        """
+        raise NotImplementedError
+
+
+class Connection(Module):
+    """The configured identity that modules use, from `counterplay.yaml`.
+
+    `settings` holds the plain values; a value that is `writeOnly` in the schema is read by
+    `secret(key)` at the moment of use and is kept nowhere.
+    """
+
+    kind = "connection"
+
+    def __init__(self, name: str, settings: Mapping[str, Any], secrets: SecretSource | None = None) -> None:
+        super().__init__(settings)
+        self.label = name
+        self._secrets = secrets
+
+    @property
+    def settings(self) -> JsonObject:
+        """The connection's values as configured, secrets by reference."""
+        return self.arguments
+
+    @property
+    def tenant(self) -> str:
+        """The organisation that this connection belongs to; part of every run's identity."""
+        return self.label
+
+    def secret(self, key: str) -> str:
+        """The secret value of a setting, resolved now. Do not store it.
+
+        ConfigError: the setting is missing, or its reference cannot be resolved.
+        """
+        value = self.settings.get(key)
+        if self._secrets is None:
+            return str(value)
+        return self._secrets.resolve(value, where=f"connections.{self.label}.{key}")
+
+    def origins(self) -> Collection[str]:
+        """`https://host[:port]` of the services that may see this connection's credentials."""
+        return ()
+
+    def ca_file(self) -> str | None:
+        """A bundle of certificate authorities to trust instead of the system's."""
+        return None
+
+    def authorize(self, request: PreparedRequest) -> None:
+        """Put the credentials on a request whose origin is one of `origins()`."""
+
+    def renew(self, response: Response) -> bool:
+        """After a refusal that fresh credentials may cure (401): drop the old ones, say if to try again."""
+        return False
+
+    def classify(self, response: Response) -> Verdict | None:
+        """What an answer means for the work at hand; None leaves it to the general rules of HTTP."""
+        return None
+
+    def check(self, context: Context) -> Iterable[CheckResult]:
+        """Prove that the connection works, one result for each thing tried."""
+        return ()
+
+
+class SecretSource:
+    """Resolves the references in a connection's settings; the host has the implementation."""
+
+    def resolve(self, value: object, *, where: str) -> str:
+        """The secret that `value` is or refers to."""
+        raise NotImplementedError

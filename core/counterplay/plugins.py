@@ -1,0 +1,200 @@
+"""PluginHost: finds plugins by their entry points, loads them, and names their modules.
+
+A plugin that cannot be used takes itself out with one line in `problems`; the rest works, and
+whatever needs one of its modules says why that module is missing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import pluggy
+
+from counterplay import hookspecs
+from counterplay._data_files import schemas_of
+from counterplay.errors import ConfigError, PluginLoadError
+from counterplay.events import JsonObject
+from counterplay.modules import Action, Connection, Kind, Module, Sink, Transform, Trigger
+
+GROUP = "counterplay"
+_KINDS = (Trigger, Transform, Action, Sink, Connection)
+
+
+@dataclass(frozen=True)
+class ModuleInfo:
+    """A module as playbooks name it. `uses` is `<plugin>.<name>`."""
+
+    uses: str
+    cls: type[Module]
+    plugin: str
+    distribution: str
+    schema_folder: Traversable
+
+    @property
+    def kind(self) -> Kind:
+        return self.cls.kind
+
+    @property
+    def summary(self) -> str:
+        """The first line of the class's docstring."""
+        return (self.cls.__doc__ or "").strip().split("\n", 1)[0]
+
+    @cached_property
+    def schema(self) -> JsonObject:
+        """The JSON Schema (2020-12) of the module's arguments; its result under `$defs/result`."""
+        file = self.schema_folder / f"{self.cls.name}.json"
+        try:
+            schema: JsonObject = json.loads(file.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise PluginLoadError(
+                f"module {self.uses} has no readable schema: {error}",
+                hint=f"reinstall {self.distribution}",
+            ) from error
+        return schema
+
+    @property
+    def permissions(self) -> list[JsonObject]:
+        """What the connection's identity must be allowed: `{"resource", "any": [...], "for"}` each."""
+        found: list[JsonObject] = self.schema.get("x-permissions", [])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """A plugin that was found: `problem` says why it takes no part, or is None."""
+
+    name: str
+    distribution: str
+    version: str
+    modules: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+class PluginHost:
+    """All plugins of this installation. Build one with `PluginHost.load()`."""
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, PluginInfo] = {}
+        self.modules: dict[str, ModuleInfo] = {}
+        self._manager = pluggy.PluginManager("counterplay")
+        self._manager.add_hookspecs(hookspecs)
+
+    @classmethod
+    def load(cls, points: Iterable[EntryPoint] | None = None) -> PluginHost:
+        """Load every plugin that is installed and not named in COUNTERPLAY_DISABLE (comma-separated)."""
+        host = cls()
+        disabled = {name.strip() for name in os.environ.get("COUNTERPLAY_DISABLE", "").split(",")}
+        by_name: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=GROUP) if points is None else points:
+            found = by_name.setdefault(point.name, [])
+            if point not in found:
+                found.append(point)
+        for name, claims in sorted(by_name.items()):
+            host._add(name, claims, name in disabled)
+        return host
+
+    @property
+    def hook(self) -> pluggy.HookRelay:
+        """Calls the hooks of all plugins."""
+        return self._manager.hook
+
+    @property
+    def problems(self) -> list[PluginInfo]:
+        """Plugins that take no part though nobody disabled them."""
+        return [info for info in self.plugins.values() if info.problem and info.problem != "disabled"]
+
+    def module(self, uses: str) -> ModuleInfo:
+        """The module of that name. ConfigError: there is none; the message says why or what is near."""
+        if uses in self.modules:
+            return self.modules[uses]
+        plugin = self.plugins.get(uses.partition(".")[0])
+        if plugin is not None and plugin.problem is not None:
+            why = "is disabled by COUNTERPLAY_DISABLE" if plugin.problem == "disabled" else plugin.problem
+            raise ConfigError(f"no module is called {uses!r}: the plugin {plugin.name} {why}")
+        near = difflib.get_close_matches(uses, self.modules, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "`playbook modules` lists them"
+        raise ConfigError(f"no module is called {uses!r}", hint=hint)
+
+    @cached_property
+    def template_filters(self) -> Mapping[str, Callable[..., Any]]:
+        """The filters that plugins add to expressions, by name."""
+        filters: dict[str, Callable[..., Any]] = {}
+        for offered in self.hook.counterplay_template_filters():
+            filters.update(offered)
+        return filters
+
+    def _add(self, name: str, claims: list[EntryPoint], disabled: bool) -> None:
+        distributions = [_distribution(point) for point in claims]
+        about = PluginInfo(name, " and ".join(d for d, _ in distributions), distributions[0][1])
+        if disabled:
+            self.plugins[name] = _without(about, "disabled")
+        elif len(claims) > 1:
+            self.plugins[name] = _without(
+                about, f"is claimed by {about.distribution}, so both are out: uninstall one of them"
+            )
+        else:
+            try:
+                self._register(name, claims[0], about)
+            except PluginLoadError as error:
+                self._forget(name)
+                self.plugins[name] = _without(about, f"({about.distribution}) cannot be used: {error}")
+
+    def _register(self, name: str, point: EntryPoint, about: PluginInfo) -> None:
+        try:
+            plugin = point.load()
+            self._manager.register(plugin, name)
+            classes = [
+                found
+                for impl in self.hook.counterplay_modules.get_hookimpls()
+                if impl.plugin_name == name
+                for found in impl.function()
+            ]
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, SystemExit included
+            raise PluginLoadError(f"{type(error).__name__}: {error}") from error
+        package = getattr(plugin, "__package__", None) or point.module
+        folder = schemas_of(package, name)
+        infos = [_module_info(name, cls, about.distribution, folder) for cls in classes]
+        names = [info.uses for info in infos]
+        twice = sorted({uses for uses in names if names.count(uses) > 1})
+        if twice:
+            raise PluginLoadError(f"it names {', '.join(twice)} twice")
+        self.modules.update((info.uses, info) for info in infos)
+        self.plugins[name] = PluginInfo(name, about.distribution, about.version, tuple(names))
+
+    def _forget(self, name: str) -> None:
+        if self._manager.has_plugin(name):
+            self._manager.unregister(name=name)
+
+
+def _module_info(plugin: str, cls: object, distribution: str, folder: Traversable) -> ModuleInfo:
+    if not (isinstance(cls, type) and issubclass(cls, _KINDS)):
+        raise PluginLoadError(
+            f"counterplay_modules gave {cls!r}",
+            hint="give classes derived from Trigger, Transform, Action, Sink or Connection",
+        )
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise PluginLoadError(
+            f"the module {cls.__qualname__} has no usable name", hint="set `name` to one identifier"
+        )
+    return ModuleInfo(f"{plugin}.{name}", cls, plugin, distribution, folder)
+
+
+def _distribution(point: EntryPoint) -> tuple[str, str]:
+    if point.dist is None:
+        return point.value, ""
+    return point.dist.name, point.dist.version
+
+
+def _without(info: PluginInfo, problem: str) -> PluginInfo:
+    return PluginInfo(info.name, info.distribution, info.version, problem=problem)
