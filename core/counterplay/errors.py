@@ -4,6 +4,7 @@
   + ConfigError          fix the file named in the message; nothing has run (exit code 2)
   + PluginLoadError      fix or uninstall the distribution named in the message
   + StateError           the state file cannot be used as it is; nothing was changed
+  + InterruptedWork      the process was asked to end; the piece of work is as it was before
   + WorkError            one piece of work (a step, a unit, a batch) did not succeed
     - RetryableError       the same piece is tried again, after `retry_after` seconds when given
     - BlockedError         a person has to act (a secret, a permission); tried again each minute and reported
@@ -58,6 +59,10 @@ class PluginLoadError(CounterplayError):
 
 class StateError(CounterplayError):
     """The state file cannot be used as it is (locked, unreadable, corrupt, disk full)."""
+
+
+class InterruptedWork(CounterplayError):
+    """The process was asked to end while this piece of work waited; it is as it was before."""
 
 
 class WorkError(CounterplayError):

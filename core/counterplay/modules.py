@@ -282,6 +282,10 @@ class Connection(Module):
         """`https://host[:port]` of the services that may see this connection's credentials."""
         return ()
 
+    def service(self, origin: str) -> str:
+        """What people call the service behind an origin, for messages; its host unless known better."""
+        return origin.partition("://")[2]
+
     def ca_file(self) -> str | None:
         """A bundle of certificate authorities to trust instead of the system's."""
         return None

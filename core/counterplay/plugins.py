@@ -155,7 +155,7 @@ class PluginHost:
                 found
                 for impl in self.hook.counterplay_modules.get_hookimpls()
                 if impl.plugin_name == name
-                for found in impl.function()
+                for found in impl.function()  # type: ignore[attr-defined]  # pluggy types it as object
             ]
         except KeyboardInterrupt:
             raise

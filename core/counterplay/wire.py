@@ -1,0 +1,272 @@
+"""The only way to the network: a `requests.Session` that knows whose credentials it carries.
+
+Modules get it as `context.http`. It pins hosts (credentials never go to a host that is not the
+connection's), follows no redirects, keeps one total deadline, retries by what an answer means,
+waits out rate limits, tells its owner of every write before it is sent, and masks secrets in errors.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cache
+from http.cookiejar import DefaultCookiePolicy
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from counterplay.errors import (
+    BlockedError,
+    GoneError,
+    InterruptedWork,
+    PermanentError,
+    RejectedError,
+    RetryableError,
+    UnknownOutcomeError,
+    WorkError,
+)
+from counterplay.modules import Connection
+from counterplay.verdicts import Verdict, by_status
+
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 60.0
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_REPEATABLE = _READS | {"PUT", "PATCH", "DELETE"}
+_ERRORS: dict[str, type[WorkError]] = {
+    "blocked": BlockedError,
+    "gone": GoneError,
+    "rejected": RejectedError,
+    "permanent": PermanentError,
+}
+
+
+class Pauses:
+    """Rate limits that were reached, shared by everything that uses one connection's service."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def add(self, service: str, seconds: float) -> None:
+        """Nobody asks the service for that long."""
+        with self._lock:
+            self._until[service] = max(self._until.get(service, 0.0), time.monotonic() + seconds)
+
+    def left(self, service: str) -> float:
+        """Seconds until the service may be asked again."""
+        return max(0.0, self._until.get(service, 0.0) - time.monotonic())
+
+
+class Wire(requests.Session):
+    """One session for one connection (or none). Answers of 2xx are returned, all others raise.
+
+    RetryableError, BlockedError, GoneError, RejectedError, PermanentError by what the answer means;
+    UnknownOutcomeError when a request that must not be repeated got no answer; InterruptedWork when
+    `stop` was set while it waited.
+    """
+
+    def __init__(
+        self,
+        connection: Connection | None = None,
+        *,
+        stop: threading.Event | None = None,
+        pauses: Pauses | None = None,
+        mask: Callable[[str], str] = str,
+        before_write: Callable[[requests.PreparedRequest], None] | None = None,
+        timeout: float | None = None,
+        attempts: int = 4,
+        backoff: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.connection = connection
+        self.attempts = attempts
+        self.backoff = backoff
+        self.before_write = before_write
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self._stop = stop or threading.Event()
+        self._pauses = pauses or Pauses()
+        self._mask = mask
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.headers["User-Agent"] = _user_agent()
+        if connection is not None and connection.ca_file():
+            self.verify = connection.ca_file()
+
+    def request(  # type: ignore[override]  # the arguments that modules use, and one of our own
+        self,
+        method: str,
+        url: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: bytes | str | Mapping[str, str] | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        repeatable: bool | None = None,
+        **_: Any,
+    ) -> requests.Response:
+        """Send a request until its answer means something final.
+
+        `repeatable` says that doing it twice is harmless; by default only POST is not.
+        """
+        prepared = self.prepare_request(
+            requests.Request(
+                method.upper(), url, params=params, data=data, json=json, headers=dict(headers or {})
+            )
+        )
+        if repeatable is None:
+            repeatable = prepared.method in _REPEATABLE
+        return self._until_final(prepared, repeatable, timeout or READ_TIMEOUT)
+
+    def _until_final(
+        self, request: requests.PreparedRequest, repeatable: bool, timeout: float
+    ) -> requests.Response:
+        origin = self._pinned_origin(request)
+        service = f"{self.connection.label}@{origin}" if self.connection else origin
+        request.headers["client-request-id"] = str(uuid.uuid4())
+        failures, renewed = 0, False
+        while True:
+            self._sleep(self._pauses.left(service), "a rate limit")
+            if self.connection is not None:
+                self.connection.authorize(request)
+            if request.method not in _READS and self.before_write is not None:
+                self.before_write(request)
+            try:
+                response = self._send_once(request, timeout)
+            except requests.exceptions.RequestException as error:
+                failures += 1
+                self._after_broken_connection(error, origin, repeatable, failures)
+                continue
+            verdict = self._verdict(response)
+            if verdict.meaning == "ok":
+                return response
+            if response.status_code == 401 and not renewed and self.connection is not None:
+                renewed = True
+                if self.connection.renew(response):
+                    continue
+            if verdict.meaning == "wait":
+                failures += 1
+                self._pauses.add(service, self._delay(failures, verdict.retry_after))
+                continue
+            failure = self._failure(response, verdict, origin)
+            if verdict.meaning != "retry":
+                raise failure
+            if not repeatable and response.status_code != 503:
+                raise UnknownOutcomeError(
+                    f"{failure.message}, so the request may or may not have taken effect",
+                    status=failure.status,
+                    request_id=failure.request_id,
+                )
+            failures += 1
+            if failures >= self.attempts:
+                raise failure
+            self._sleep(self._delay(failures, verdict.retry_after), failure.message)
+
+    def _send_once(self, request: requests.PreparedRequest, timeout: float) -> requests.Response:
+        settings = self.merge_environment_settings(request.url, {}, False, None, None)
+        if isinstance(self.verify, str):
+            settings["verify"] = self.verify  # REQUESTS_CA_BUNDLE would win over a session's own bundle
+        if self.deadline is not None:
+            timeout = min(timeout, max(0.001, self.deadline - time.monotonic()))
+        limits = (min(CONNECT_TIMEOUT, timeout), timeout)
+        return self.send(request, timeout=limits, allow_redirects=False, **settings)
+
+    def _pinned_origin(self, request: requests.PreparedRequest) -> str:
+        parts = urlsplit(request.url or "")
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if self.connection is not None and origin not in self.connection.origins():
+            raise PermanentError(
+                f"refused to send the credentials of {self.connection.label!r} to {self._mask(origin)}",
+                hint="only the hosts of the connection's own services may see them",
+            )
+        return origin
+
+    def _verdict(self, response: requests.Response) -> Verdict:
+        own = self.connection.classify(response) if self.connection is not None else None
+        return own or by_status(response)
+
+    def _failure(self, response: requests.Response, verdict: Verdict, origin: str) -> WorkError:
+        name = self.connection.service(origin) if self.connection is not None else urlsplit(origin).netloc
+        text = f"{name} answered {response.status_code}"
+        if verdict.code:
+            text += f" {verdict.code}"
+        if verdict.text:
+            text += f": {verdict.text[:500]}"
+        if verdict.request_id:
+            text += f" (request-id {verdict.request_id})"
+        about: dict[str, Any] = {
+            "status": response.status_code,
+            "code": verdict.code or None,
+            "request_id": verdict.request_id or None,
+        }
+        message = self._mask(text)
+        if verdict.meaning == "retry":
+            return RetryableError(message, retry_after=verdict.retry_after, **about)
+        return _ERRORS[verdict.meaning](message, **about)
+
+    def _after_broken_connection(
+        self, error: requests.exceptions.RequestException, origin: str, repeatable: bool, failures: int
+    ) -> None:
+        text = self._mask(f"no answer from {origin}: {_cause(error)}")
+        if isinstance(error, requests.exceptions.SSLError):
+            raise BlockedError(
+                text, hint="check the host name and the certificate authorities (`ca_file`)"
+            ) from error
+        if not isinstance(error, _TRANSPORT):
+            raise PermanentError(text) from error
+        if not repeatable and not isinstance(error, requests.exceptions.ConnectTimeout):
+            never_sent = "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
+            if not never_sent:
+                raise UnknownOutcomeError(
+                    f"{text}, so the request may or may not have taken effect"
+                ) from error
+        if failures >= self.attempts:
+            raise RetryableError(text) from error
+        self._sleep(self._delay(failures, None), text)
+
+    def _delay(self, failures: int, retry_after: float | None) -> float:
+        if retry_after is not None:
+            return retry_after
+        ceiling = min(60.0, self.backoff * 2 ** min(failures, 10))
+        return random.uniform(ceiling / 2, ceiling)
+
+    def _sleep(self, seconds: float, why: str) -> None:
+        if self._stop.is_set():
+            raise InterruptedWork("stopped while waiting for an answer")
+        if seconds <= 0:
+            return
+        if self.deadline is not None and time.monotonic() + seconds > self.deadline:
+            raise RetryableError(f"the deadline passes before {why} is over", retry_after=seconds)
+        if self._stop.wait(seconds):
+            raise InterruptedWork("stopped while waiting for an answer")
+
+
+_TRANSPORT = (
+    requests.exceptions.ConnectionError,
+    requests.exceptions.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
+
+
+@cache
+def _user_agent() -> str:
+    return f"counterplay/{version('counterplay')}"
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason of a chain of wrapped transport errors, without object addresses."""
+    reason: Any = error
+    for _ in range(6):
+        inner = getattr(reason, "reason", None) or next(
+            (arg for arg in getattr(reason, "args", ()) if isinstance(arg, BaseException)), None
+        )
+        if inner is None or isinstance(inner, str):
+            break
+        reason = inner
+    text = str(reason)
+    return text.split(">: ", 1)[-1].split("): ", 1)[-1] or type(reason).__name__
