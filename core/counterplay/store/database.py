@@ -1,0 +1,223 @@
+"""The database: opened, checked and migrated; one worker a SQLite file; errors that say what to do."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, make_url
+
+from counterplay.clock import now, to_text
+from counterplay.errors import StateError
+
+HEAD = "0001"
+"""The newest migration. A test holds it to what lies in `migrations/versions`."""
+
+
+class Database:
+    """One connection pool and the lock under which this process writes."""
+
+    def __init__(self, url: URL, engine: sa.Engine) -> None:
+        self.url = url
+        self.engine = engine
+        self._writing = threading.RLock()
+
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file; None on PostgreSQL."""
+        return Path(self.url.database) if self.url.database and self.sqlite else None
+
+    @property
+    def sqlite(self) -> bool:
+        return self.url.get_backend_name() == "sqlite"
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction: all of it is on disk when the block ends, or nothing of it."""
+        with self._writing, _explained(self.url), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A consistent view; nothing may be written."""
+        with _explained(self.url), self.engine.execution_options(write=False).connect() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_database(url: str, *, create: bool = True) -> Database:
+    """Open the store, and bring its tables up to date.
+
+    StateError: it is unreadable, corrupt, of a newer version, or (with `create=False`) not there.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(parsed.database or "")
+        if not create and not path.exists():
+            raise StateError(f"there is no state at {path} yet", hint="`playbook run NAME` creates it")
+        _prepare_file(path)
+    database = Database(parsed, _engine(parsed))
+    try:
+        with database.write() as connection:
+            _migrate(connection, parsed)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _engine(url: URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    # A write transaction must take its lock when it begins: a read that turns into a write cannot wait.
+    engine = sa.create_engine(url, pool_size=4, max_overflow=4, connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @sa.event.listens_for(engine, "begin")
+    def _on_begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN")
+
+    return engine
+
+
+def _is_write(connection: sa.Connection) -> bool:
+    return bool(connection.get_execution_options().get("write", True))
+
+
+def _prepare_file(path: Path) -> None:
+    """Make the folder, switch the file to WAL, and see that it is a healthy SQLite file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+    new = not path.exists()
+    with _explained(make_url(f"sqlite:///{path}")):
+        connection = sqlite3.connect(path, timeout=30)
+        try:
+            if new:
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        finally:
+            connection.close()
+    if new:
+        path.chmod(0o600)
+
+
+def _migrate(connection: sa.Connection, url: URL) -> None:
+    version = None
+    if sa.inspect(connection).has_table("cp_schema_version"):
+        version = connection.execute(sa.text("SELECT version_num FROM cp_schema_version")).scalar()
+    if version == HEAD:
+        return
+    if version is not None and version > HEAD:
+        raise StateError(
+            f"{_place(url)} was written by a newer counterplay (schema {version}, this one knows {HEAD})",
+            hint="upgrade counterplay, or use another store",
+        )
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+class WorkerLock:
+    """An OS lock beside a SQLite file: one worker at a time, gone with its process however it ends."""
+
+    def __init__(self, path: Path, purpose: str) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._purpose = purpose
+        self._file: int | None = None
+
+    def __enter__(self) -> WorkerLock:
+        """StateError: another process holds it; the message names that process."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"cannot open {self._path}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(handle, 4096, 0).decode("utf-8", "replace")
+            os.close(handle)
+            raise StateError(
+                f"another process works on {self._path.with_suffix('')} ({_holder(holder)})",
+                hint="wait for it or end it; several workers at once need PostgreSQL (`store:`)",
+            ) from None
+        about = {"pid": os.getpid(), "purpose": self._purpose, "since": to_text(now())}
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(about).encode(), 0)
+        self._file = handle
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _holder(text: str) -> str:
+    try:
+        about = json.loads(text)
+        return f"process {about['pid']}, `{about['purpose']}`, since {about['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "an unknown process"
+
+
+_SQLITE_SAYS = (
+    (
+        "disk is full",
+        "the disk is full",
+        "free some space and start again; nothing that was recorded is lost",
+    ),
+    ("malformed", "the file is damaged", "restore it from a backup, or move it away to begin anew"),
+    (
+        "not a database",
+        "this is not a state file of counterplay",
+        "restore it from a backup, or move it away to begin anew",
+    ),
+    ("unable to open", "the file cannot be opened", "check its path and permissions"),
+    ("readonly", "the file cannot be written", "check its permissions"),
+    ("disk I/O error", "the disk reports an error", "check the disk; nothing that was recorded is lost"),
+    ("locked", "another process keeps it locked", "wait for it or end it"),
+)
+
+
+@contextmanager
+def _explained(url: URL) -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.DBAPIError, sqlite3.Error) as error:
+        cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+        text = str(cause)
+        for sign, fact, hint in _SQLITE_SAYS:
+            if sign in text:
+                raise StateError(f"{_place(url)}: {fact}", hint=hint) from error
+        if isinstance(cause, (sqlite3.OperationalError, sqlite3.DatabaseError)) and not isinstance(
+            cause, sqlite3.IntegrityError
+        ):
+            raise StateError(f"{_place(url)}: {text}") from error
+        raise
+
+
+def _place(url: URL) -> str:
+    return str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()

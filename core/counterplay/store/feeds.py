@@ -1,0 +1,537 @@
+"""The ledger of feeds: subscriptions, units, who owns an event, what was delivered and acknowledged.
+
+Functions that take a connection belong into a transaction of their caller; the others make their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from counterplay.clock import from_text, now, to_text
+from counterplay.errors import StateError
+from counterplay.events import JsonObject, Unit
+from counterplay.store.database import Database
+from counterplay.store.ranges import Positions
+from counterplay.store.tables import (
+    acknowledgement,
+    dead_letter,
+    delivery,
+    event_key,
+    feed,
+    gap,
+    spool,
+    subscription,
+    unit,
+)
+
+_OPEN = ("listed", "fetched")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedKey:
+    """What makes two subscriptions the same feed. `key` is canonical JSON of the feed-key arguments."""
+
+    trigger: str
+    connection: str
+    tenant: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A playbook's place in a feed. Everything before `mark` is accounted for."""
+
+    feed_id: int
+    playbook: str
+    since: datetime
+    mark: datetime
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUnit:
+    """A unit as the ledger knows it; `waiting` are the playbooks that have not acknowledged it."""
+
+    id: int
+    unit: Unit
+    status: str
+    attempts: int
+    digest: str | None
+    waiting: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of a unit's events for one playbook."""
+
+    delivered: int = 0
+    duplicates: int = 0
+    filtered: int = 0
+    condition_errors: int = 0
+    dropped: int = 0
+    dead: int = 0
+    runs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that could not be read or delivered."""
+
+    reason: str
+    body: bytes
+    position: int | None = None
+    playbook: str | None = None
+    sink: str | None = None
+    unit_id: int | None = None
+    run_id: str | None = None
+
+
+class FeedStore:
+    """The tables of feeds. One instance for a process."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def subscribe(self, key: FeedKey, playbook: str, since: datetime, *, shared: bool = True) -> Subscription:
+        """Find or make the playbook's subscription; `since` counts only for a new one.
+
+        `shared=False` is for pages that cannot be read again: a subscriber that comes after the first
+        poll gets a feed of its own (the next generation), so that it has its whole look-back.
+        """
+        with self.database.write() as connection:
+            known = connection.execute(
+                sa.select(subscription, feed.c.generation)
+                .join(feed)
+                .where(*_same_feed(key), subscription.c.playbook == playbook)
+                .order_by(feed.c.generation.desc())
+            ).first()
+            if known is not None:
+                return Subscription(
+                    known.feed_id, playbook, from_text(known.since), from_text(known.mark), new=False
+                )
+            feed_id = self._feed_for_new_subscriber(connection, key, shared)
+            text = to_text(since)
+            connection.execute(
+                subscription.insert().values(
+                    feed_id=feed_id, playbook=playbook, since=text, mark=text, created=to_text(now())
+                )
+            )
+            return Subscription(feed_id, playbook, since, since, new=True)
+
+    def _feed_for_new_subscriber(self, connection: sa.Connection, key: FeedKey, shared: bool) -> int:
+        last = connection.execute(
+            sa.select(feed.c.id, feed.c.generation, feed.c.cursor)
+            .where(*_same_feed(key))
+            .order_by(feed.c.generation.desc())
+        ).first()
+        if last is not None and (shared or last.cursor is None):
+            return int(last.id)
+        generation = 1 if last is None else last.generation + 1
+        made = connection.execute(
+            feed.insert().values(**asdict(key), generation=generation, epoch=0, created=to_text(now()))
+        )
+        return _new_id(made)
+
+    def take_over(self, feed_id: int) -> int:
+        """Become the one who moves this feed's cursor; the epoch fences off whoever did before."""
+        with self.database.write() as connection:
+            connection.execute(sa.update(feed).where(feed.c.id == feed_id).values(epoch=feed.c.epoch + 1))
+            return int(connection.execute(sa.select(feed.c.epoch).where(feed.c.id == feed_id)).scalar_one())
+
+    def cursor(self, feed_id: int) -> JsonObject | None:
+        """Where the next poll goes on; None before the first. StateError: it is damaged."""
+        with self.database.read() as connection:
+            saved = connection.execute(sa.select(feed.c.cursor).where(feed.c.id == feed_id)).scalar()
+        if saved is None:
+            return None
+        try:
+            value = json.loads(saved)
+            if not isinstance(value, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            raise StateError(
+                f"feed {feed_id}: not a cursor: {saved[:40]!r}",
+                hint="restore the store from a backup; beginning anew would lose the place",
+            ) from error
+        return value
+
+    def store_page(
+        self, feed_id: int, epoch: int, cursor: JsonObject | None, unit_key: str, body: bytes | None
+    ) -> int | None:
+        """Keep a page that cannot be fetched again, and move the cursor, as one.
+
+        Returns the new unit, or None for an empty page. StateError: another worker has taken over.
+        """
+        with self.database.write() as connection:
+            if cursor is not None:
+                moved = connection.execute(
+                    sa.update(feed)
+                    .where(feed.c.id == feed_id, feed.c.epoch == epoch)
+                    .values(cursor=json.dumps(cursor))
+                )
+                if moved.rowcount != 1:
+                    raise StateError(f"feed {feed_id} was taken over by another worker")
+            if body is None:
+                return None
+            moment = to_text(now())
+            made = connection.execute(
+                unit.insert().values(
+                    feed_id=feed_id,
+                    unit_key=unit_key,
+                    locator="{}",
+                    created=moment,
+                    status="listed",
+                    listed=moment,
+                    size=len(body),
+                )
+            )
+            unit_id = _new_id(made)
+            connection.execute(spool.insert().values(unit_id=unit_id, body=body))
+            return unit_id
+
+    def spooled(self, unit_id: int) -> bytes | None:
+        """The bytes of a page; None when it is not spooled."""
+        with self.database.read() as connection:
+            found: bytes | None = connection.execute(
+                sa.select(spool.c.body).where(spool.c.unit_id == unit_id)
+            ).scalar()
+        return found
+
+    def record_listing(self, feed_id: int, window: datetime, units: Sequence[Unit]) -> int:
+        """Enter what the source listed into the ledger; returns how many were not known before."""
+        if not units:
+            return 0
+        listed = to_text(now())
+        rows = [
+            {
+                "feed_id": feed_id,
+                "unit_key": one.id,
+                "window": to_text(window),
+                "locator": json.dumps(dict(one.locator)),
+                "created": to_text(one.created) if one.created else None,
+                "expires": to_text(one.expires) if one.expires else None,
+                "status": "listed",
+                "listed": listed,
+            }
+            for one in units
+        ]
+        with self.database.write() as connection:
+            known = sa.select(sa.func.count()).where(unit.c.feed_id == feed_id)
+            before = connection.execute(known).scalar_one()
+            connection.execute(_insert_or_ignore(connection, unit), rows)
+            after = connection.execute(known).scalar_one()
+        return int(after - before)
+
+    def pending(self, feed_id: int, playbooks: Collection[str], limit: int) -> list[StoredUnit]:
+        """Units that one of the playbooks has not acknowledged and that are due, earliest expiry first."""
+        waiting = _waiting(feed_id, playbooks)
+        moment = to_text(now())
+        with self.database.read() as connection:
+            ids = connection.execute(
+                sa.select(unit.c.id)
+                .join(waiting, waiting.c.unit_id == unit.c.id)
+                .where(sa.or_(unit.c.retry_at.is_(None), unit.c.retry_at <= moment))
+                .group_by(unit.c.id)
+                .order_by(unit.c.expires.is_(None), unit.c.expires, unit.c.id)
+                .limit(limit)
+            ).scalars()
+            rows = connection.execute(
+                sa.select(unit, waiting.c.playbook)
+                .join(waiting, waiting.c.unit_id == unit.c.id)
+                .where(unit.c.id.in_(list(ids)))
+            ).all()
+        found: dict[int, tuple[Any, set[str]]] = {}
+        for row in rows:
+            found.setdefault(row.id, (row, set()))[1].add(row.playbook)
+        ordered = sorted(found.values(), key=lambda pair: (pair[0].expires or "~", pair[0].id))
+        return [_stored(row, names) for row, names in ordered]
+
+    def waiting_windows(self, feed_id: int, playbook: str) -> dict[str, int]:
+        """Windows with units that the playbook has not acknowledged, and how many."""
+        waiting = _waiting(feed_id, [playbook])
+        with self.database.read() as connection:
+            rows = connection.execute(
+                sa.select(unit.c.window, sa.func.count())
+                .join(waiting, waiting.c.unit_id == unit.c.id)
+                .group_by(unit.c.window)
+            ).all()
+        return {window or "": count for window, count in rows}
+
+    def advance(self, feed_id: int, playbook: str, mark: datetime) -> None:
+        """Move a low-water mark. It never goes back."""
+        text = to_text(mark)
+        with self.database.write() as connection:
+            connection.execute(
+                sa.update(subscription)
+                .where(
+                    subscription.c.feed_id == feed_id,
+                    subscription.c.playbook == playbook,
+                    subscription.c.mark < text,
+                )
+                .values(mark=text)
+            )
+
+    def claim(
+        self,
+        connection: sa.Connection,
+        feed_id: int,
+        unit_id: int,
+        keys: Mapping[int, str],
+        *,
+        size: int,
+        digest: str,
+        events: int,
+        broken: Sequence[DeadLetter],
+    ) -> dict[int, int]:
+        """Record that the unit was fetched, and own those of its events that nobody owns.
+
+        `keys` are event keys by position. Returns position → owning unit for the events that another
+        unit owns, or that the unit itself holds a second time (then the owner is the unit).
+        """
+        owners: dict[str, int] = {}
+        distinct = list(dict.fromkeys(keys.values()))
+        if distinct:
+            rows = [{"feed_id": feed_id, "key": key, "unit_id": unit_id} for key in distinct]
+            connection.execute(_insert_or_ignore(connection, event_key), rows)
+            for start in range(0, len(distinct), 500):
+                part = distinct[start : start + 500]
+                owners.update(
+                    connection.execute(
+                        sa.select(event_key.c.key, event_key.c.unit_id).where(
+                            event_key.c.feed_id == feed_id, event_key.c.key.in_(part)
+                        )
+                    )
+                    .tuples()
+                    .all()
+                )
+        connection.execute(
+            sa.update(unit)
+            .where(unit.c.id == unit_id)
+            .values(
+                status="fetched",
+                size=size,
+                digest=digest,
+                events=events,
+                broken=len(broken),
+                fetched=to_text(now()),
+                retry_at=None,
+            )
+        )
+        connection.execute(
+            sa.delete(dead_letter).where(dead_letter.c.unit_id == unit_id, dead_letter.c.playbook.is_(None))
+        )
+        self.bury(connection, broken)
+        duplicates: dict[int, int] = {}
+        seen: set[str] = set()
+        for position, key in keys.items():
+            owner = owners[key]
+            if owner != unit_id or key in seen:
+                duplicates[position] = owner
+            seen.add(key)
+        return duplicates
+
+    def undelivered_owners(self, owners: Iterable[int], playbook: str) -> set[int]:
+        """Those of the units that the playbook still has to acknowledge: their events may yet be lost."""
+        wanted = list(set(owners))
+        if not wanted:
+            return set()
+        with self.database.read() as connection:
+            found: set[int] = set()
+            for start in range(0, len(wanted), 500):
+                part = wanted[start : start + 500]
+                feeds = connection.execute(
+                    sa.select(unit.c.feed_id).where(unit.c.id.in_(part)).distinct()
+                ).scalars()
+                for feed_id in feeds.all():
+                    waiting = _waiting(feed_id, [playbook])
+                    found.update(
+                        connection.execute(
+                            sa.select(waiting.c.unit_id).where(waiting.c.unit_id.in_(part))
+                        ).scalars()
+                    )
+        return found
+
+    def acknowledge(
+        self, connection: sa.Connection, feed_id: int, unit_id: int, playbook: str, counts: Counts
+    ) -> None:
+        """The playbook is done with the unit; a spooled page goes when all its subscribers are."""
+        connection.execute(
+            _insert_or_ignore(connection, acknowledgement),
+            {"unit_id": unit_id, "playbook": playbook, **asdict(counts), "at": to_text(now())},
+        )
+        waiting = _waiting(feed_id, None)
+        still = connection.execute(
+            sa.select(sa.func.count()).select_from(waiting).where(waiting.c.unit_id == unit_id)
+        ).scalar_one()
+        if still == 0:
+            connection.execute(sa.delete(spool).where(spool.c.unit_id == unit_id))
+
+    def delivered(self, unit_id: int, playbook: str, sink: str, digest: str) -> Positions:
+        """Positions of the unit that the sink has taken, as far as the unit's bytes are still the same."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                sa.select(delivery.c.positions).where(
+                    delivery.c.unit_id == unit_id,
+                    delivery.c.playbook == playbook,
+                    delivery.c.sink == sink,
+                    delivery.c.digest == digest,
+                )
+            ).scalars()
+            return Positions.union(Positions.parse(text) for text in rows)
+
+    def record_delivery(
+        self,
+        unit_id: int,
+        playbook: str,
+        sink: str,
+        digest: str,
+        positions: Positions,
+        receipts: Sequence[str],
+    ) -> None:
+        """Keep the receipts of one batch."""
+        with self.database.write() as connection:
+            connection.execute(
+                delivery.insert().values(
+                    unit_id=unit_id,
+                    playbook=playbook,
+                    sink=sink,
+                    digest=digest,
+                    positions=str(positions),
+                    records=len(receipts),
+                    receipts=json.dumps(list(receipts)),
+                    at=to_text(now()),
+                )
+            )
+
+    def bury(self, connection: sa.Connection, letters: Sequence[DeadLetter]) -> None:
+        """Keep records that could not be read or delivered."""
+        if letters:
+            moment = to_text(now())
+            connection.execute(dead_letter.insert(), [{**asdict(one), "at": moment} for one in letters])
+
+    def set_aside(self, unit_id: int, status: str, reason: str, sample: bytes = b"") -> None:
+        """Quarantine a unit or record it as lost; the events that it owned are free for other units."""
+        with self.database.write() as connection:
+            connection.execute(
+                sa.update(unit)
+                .where(unit.c.id == unit_id)
+                .values(status=status, reason=reason, attempts=unit.c.attempts + 1)
+            )
+            connection.execute(sa.delete(event_key).where(event_key.c.unit_id == unit_id))
+            if sample:
+                self.bury(connection, [DeadLetter(reason, sample, unit_id=unit_id)])
+
+    def postpone(self, unit_id: int, reason: str, until: datetime) -> None:
+        """Try the unit again, not before `until`."""
+        with self.database.write() as connection:
+            connection.execute(
+                sa.update(unit)
+                .where(unit.c.id == unit_id)
+                .values(attempts=unit.c.attempts + 1, reason=reason, retry_at=to_text(until))
+            )
+
+    def record_gap(self, feed_id: int, playbook: str, start: datetime, end: datetime, cause: str) -> None:
+        """A time range that can never be accounted for."""
+        with self.database.write() as connection:
+            connection.execute(
+                _insert_or_ignore(connection, gap),
+                {
+                    "feed_id": feed_id,
+                    "playbook": playbook,
+                    "start": to_text(start),
+                    "end": to_text(end),
+                    "cause": cause,
+                    "at": to_text(now()),
+                },
+            )
+
+    def next_due(self, feed_id: int, playbooks: Collection[str]) -> datetime | None:
+        """When the earliest postponed unit is due; None when none is postponed."""
+        waiting = _waiting(feed_id, playbooks)
+        with self.database.read() as connection:
+            text = connection.execute(
+                sa.select(sa.func.min(unit.c.retry_at)).join(waiting, waiting.c.unit_id == unit.c.id)
+            ).scalar()
+        return from_text(text) if text else None
+
+    def set_aside_of(self, feed_ids: Collection[int]) -> list[tuple[str, str, str]]:
+        """(unit, status, reason) of what these feeds quarantined or lost."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                sa.select(unit.c.unit_key, unit.c.status, unit.c.reason).where(
+                    unit.c.feed_id.in_(feed_ids), unit.c.status.not_in(_OPEN)
+                )
+            )
+            return [(key, status, reason or "") for key, status, reason in rows]
+
+
+def _same_feed(key: FeedKey) -> list[sa.ColumnElement[bool]]:
+    return [
+        feed.c.trigger == key.trigger,
+        feed.c.connection == key.connection,
+        feed.c.tenant == key.tenant,
+        feed.c.key == key.key,
+    ]
+
+
+def _waiting(feed_id: int, playbooks: Collection[str] | None) -> sa.Subquery:
+    """(unit, playbook) pairs of a feed that are not accounted for; None: of every subscriber."""
+    query = (
+        sa.select(unit.c.id.label("unit_id"), subscription.c.playbook)
+        .join(subscription, subscription.c.feed_id == unit.c.feed_id)
+        .outerjoin(
+            acknowledgement,
+            sa.and_(
+                acknowledgement.c.unit_id == unit.c.id,
+                acknowledgement.c.playbook == subscription.c.playbook,
+            ),
+        )
+        .where(
+            unit.c.feed_id == feed_id,
+            unit.c.status.in_(_OPEN),
+            acknowledgement.c.unit_id.is_(None),
+            sa.or_(unit.c.created.is_(None), unit.c.created >= subscription.c.since),
+        )
+    )
+    if playbooks is not None:
+        query = query.where(subscription.c.playbook.in_(list(playbooks)))
+    return query.subquery()
+
+
+def _stored(row: Any, names: set[str]) -> StoredUnit:
+    return StoredUnit(
+        id=row.id,
+        unit=Unit(
+            id=row.unit_key,
+            locator=json.loads(row.locator),
+            created=from_text(row.created) if row.created else None,
+            expires=from_text(row.expires) if row.expires else None,
+        ),
+        status=row.status,
+        attempts=row.attempts,
+        digest=row.digest,
+        waiting=frozenset(names),
+    )
+
+
+def _new_id(made: sa.CursorResult[Any]) -> int:
+    """The primary key that a single-row insert was given."""
+    key = made.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def _insert_or_ignore(connection: sa.Connection, table: sa.Table) -> sa.Insert:
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        return postgresql_insert(table).on_conflict_do_nothing()
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert(table).on_conflict_do_nothing()

@@ -1,0 +1,231 @@
+"""Our own tables. The engine's live in the same database; ours all begin with `cp_`.
+
+Times are RFC 3339 text in UTC with `Z`, so that they sort as they read; JSON is text.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+#: One source of events as playbooks subscribe to it: (trigger, connection, tenant, feed-key arguments).
+#: `generation` tells apart feeds whose pages cannot be fetched again and whose subscribers came later.
+feed = Table(
+    "cp_feed",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("trigger", Text, nullable=False),
+    Column("connection", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("generation", Integer, nullable=False, default=1),
+    Column("cursor", Text),
+    Column("epoch", Integer, nullable=False, default=0),
+    Column("created", String(32), nullable=False),
+    UniqueConstraint("trigger", "connection", "tenant", "key", "generation"),
+)
+
+#: A playbook's own place in a feed. `mark` is its low-water mark: everything before it is accounted for.
+subscription = Table(
+    "cp_subscription",
+    metadata,
+    Column("feed_id", ForeignKey("cp_feed.id"), primary_key=True),
+    Column("playbook", Text, primary_key=True),
+    Column("since", String(32), nullable=False),
+    Column("mark", String(32), nullable=False),
+    Column("created", String(32), nullable=False),
+)
+
+#: The ledger. `status`: listed, fetched, quarantined, lost. `window` is the tile it was listed in.
+unit = Table(
+    "cp_unit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("feed_id", ForeignKey("cp_feed.id"), nullable=False),
+    Column("unit_key", Text, nullable=False),
+    Column("window", String(32)),
+    Column("locator", Text, nullable=False),
+    Column("created", String(32)),
+    Column("expires", String(32)),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("retry_at", String(32)),
+    Column("size", Integer),
+    Column("digest", String(64)),
+    Column("events", Integer),
+    Column("broken", Integer, nullable=False, default=0),
+    Column("reason", Text),
+    Column("listed", String(32), nullable=False),
+    Column("fetched", String(32)),
+    UniqueConstraint("feed_id", "unit_key"),
+    Index("cp_unit_window", "feed_id", "window"),
+)
+
+#: The bytes of a unit that cannot be fetched again, until every subscriber acknowledged it.
+spool = Table(
+    "cp_spool",
+    metadata,
+    Column("unit_id", ForeignKey("cp_unit.id"), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+
+#: What became of a unit for one playbook. No row: not acknowledged yet.
+acknowledgement = Table(
+    "cp_acknowledgement",
+    metadata,
+    Column("unit_id", ForeignKey("cp_unit.id"), primary_key=True),
+    Column("playbook", Text, primary_key=True),
+    Column("delivered", Integer, nullable=False, default=0),
+    Column("duplicates", Integer, nullable=False, default=0),
+    Column("filtered", Integer, nullable=False, default=0),
+    Column("condition_errors", Integer, nullable=False, default=0),
+    Column("dropped", Integer, nullable=False, default=0),
+    Column("dead", Integer, nullable=False, default=0),
+    Column("runs", Integer, nullable=False, default=0),
+    Column("at", String(32), nullable=False),
+)
+
+#: A batch that a sink took: which positions of the unit, and the receiver's ids.
+delivery = Table(
+    "cp_delivery",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("unit_id", ForeignKey("cp_unit.id"), nullable=False),
+    Column("playbook", Text, nullable=False),
+    Column("sink", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("positions", Text, nullable=False),
+    Column("records", Integer, nullable=False),
+    Column("receipts", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Index("cp_delivery_unit", "unit_id", "playbook"),
+)
+
+#: Which unit owns an event. An event is a duplicate only where another unit owns its key.
+event_key = Table(
+    "cp_event_key",
+    metadata,
+    Column("feed_id", Integer, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("unit_id", Integer, nullable=False),
+    Index("cp_event_key_unit", "unit_id"),
+    sqlite_with_rowid=False,
+)
+
+#: Records that could not be read or delivered, kept with their bytes and the reason.
+dead_letter = Table(
+    "cp_dead_letter",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("unit_id", Integer),
+    Column("run_id", Text),
+    Column("playbook", Text),
+    Column("sink", Text),
+    Column("position", Integer),
+    Column("reason", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("at", String(32), nullable=False),
+    Index("cp_dead_letter_unit", "unit_id"),
+)
+
+#: Time ranges that can never be accounted for, with the cause.
+gap = Table(
+    "cp_gap",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("feed_id", ForeignKey("cp_feed.id"), nullable=False),
+    Column("playbook", Text, nullable=False),
+    Column("start", String(32), nullable=False),
+    Column("end", String(32), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    UniqueConstraint("feed_id", "playbook", "start", "end"),
+)
+
+#: The playbook documents that runs began with, by hash.
+snapshot = Table(
+    "cp_snapshot",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("document", Text, nullable=False),
+)
+
+#: Runs, and the outbox at once: a row that is `queued` has still to be started.
+#: `status`: queued, running, waiting, blocked, succeeded, failed, cancelled.
+run = Table(
+    "cp_run",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("playbook", Text, nullable=False),
+    Column("run_key", Text, nullable=False),
+    Column("snapshot", ForeignKey("cp_snapshot.hash"), nullable=False),
+    Column("event", LargeBinary, nullable=False),
+    Column("meta", Text, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("connections", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("segment", Integer, nullable=False, default=1),
+    Column("wake", String(32)),
+    Column("outcome", String(16)),
+    Column("error", Text),
+    Column("created", String(32), nullable=False),
+    Column("started", String(32)),
+    Column("ended", String(32)),
+    Index("cp_run_status", "status", "created"),
+)
+
+#: What people see of a run: one row for each step that was reached, written as the run goes.
+#: `status`: running, succeeded, failed, skipped.
+step = Table(
+    "cp_step",
+    metadata,
+    Column("run_id", ForeignKey("cp_run.id"), primary_key=True),
+    Column("step_id", Text, primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("uses", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, default=1),
+    Column("arguments", Text),
+    Column("result", Text),
+    Column("error", Text),
+    Column("started", String(32), nullable=False),
+    Column("ended", String(32)),
+)
+
+#: The journal of effects: an intent before the request, its outcome after it.
+#: `status`: intended, done, failed, refused, unknown.
+effect = Table(
+    "cp_effect",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("run_id", ForeignKey("cp_run.id"), nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("uses", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("connection", Text, nullable=False),
+    Column("target", Text),
+    Column("arguments", Text, nullable=False),
+    Column("before", Text, nullable=False),
+    Column("calls", Text, nullable=False, default="[]"),
+    Column("status", String(16), nullable=False),
+    Column("result", Text),
+    Column("error", Text),
+    Column("verified", Integer),
+    Column("settled", Text),
+    Column("at", String(32), nullable=False),
+    Column("ended", String(32)),
+    UniqueConstraint("run_id", "step_id"),
+)
