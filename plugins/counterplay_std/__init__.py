@@ -1,1 +1,15 @@
-"""placeholder"""
+"""std: the modules that belong to no product, and the shortest example of a plugin."""
+
+from collections.abc import Iterable
+
+from counterplay import Module, hookimpl
+from counterplay_std.http import Http
+from counterplay_std.jsonl import Jsonl
+from counterplay_std.manual import Manual
+from counterplay_std.pick import Pick
+
+
+@hookimpl
+def counterplay_modules() -> Iterable[type[Module]]:
+    """The modules of this plugin."""
+    return [Http, Jsonl, Manual, Pick]
