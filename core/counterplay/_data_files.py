@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -10,7 +11,16 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def schemas_of(package: str, plugin: str) -> Traversable:
-    """The folder with a plugin's schemas: `<package>/schemas`, else the checkout's `schemas/<plugin>`."""
+    """The folder with a plugin's schemas: `<package>/schemas`, else the checkout's `schemas/<plugin>`.
+
+    `package` may also be an imported module inside one, or one that stands alone (then its schemas
+    lie in a `schemas` beside it).
+    """
+    module = sys.modules.get(package)
+    if module is not None and not hasattr(module, "__path__"):
+        if not module.__package__:
+            return Path(module.__file__ or "").parent / "schemas"
+        package = module.__package__
     inside = resources.files(package).joinpath("schemas")
     return inside if inside.is_dir() else _CHECKOUT / "schemas" / plugin
 

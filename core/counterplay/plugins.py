@@ -53,6 +53,8 @@ class ModuleInfo:
         file = self.schema_folder / f"{self.cls.name}.json"
         try:
             schema: JsonObject = json.loads(file.read_text("utf-8"))
+            if not isinstance(schema, dict):
+                raise ValueError(f"{file} is not a JSON object")
         except (OSError, ValueError) as error:
             raise PluginLoadError(
                 f"module {self.uses} has no readable schema: {error}",
@@ -95,7 +97,7 @@ class PluginHost:
         by_name: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=GROUP) if points is None else points:
             found = by_name.setdefault(point.name, [])
-            if point not in found:
+            if (point, _distribution(point)) not in [(known, _distribution(known)) for known in found]:
                 found.append(point)
         for name, claims in sorted(by_name.items()):
             host._add(name, claims, name in disabled)
@@ -151,6 +153,7 @@ class PluginHost:
         try:
             plugin = point.load()
             self._manager.register(plugin, name)
+            self._manager.check_pending()  # a hook that nobody specified would never be called
             classes = [
                 found
                 for impl in self.hook.counterplay_modules.get_hookimpls()
@@ -160,9 +163,9 @@ class PluginHost:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, SystemExit included
-            raise PluginLoadError(f"{type(error).__name__}: {error}") from error
-        package = getattr(plugin, "__package__", None) or point.module
-        folder = schemas_of(package, name)
+            text = " ".join(str(error).split())
+            raise PluginLoadError(f"{type(error).__name__}: {text}") from error
+        folder = schemas_of(point.module, name)
         infos = [_module_info(name, cls, about.distribution, folder) for cls in classes]
         names = [info.uses for info in infos]
         twice = sorted({uses for uses in names if names.count(uses) > 1})

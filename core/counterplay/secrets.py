@@ -6,10 +6,11 @@ import json
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from counterplay.errors import ConfigError
 from counterplay.modules import SecretSource
@@ -17,7 +18,7 @@ from counterplay.modules import SecretSource
 SHORTEST = 8
 MASK = "***"
 _REFERENCE = re.compile(r"\$\{([a-z][a-z0-9_-]*):([^{}]+)\}")
-_ANY = re.compile(r"\$\{[^}]*\}?")
+_ANY = re.compile(r"\$\{[a-z][a-z0-9_-]*:[^{}]*\}")
 
 
 def reference(value: object) -> tuple[str, str] | None:
@@ -31,7 +32,7 @@ def reference(value: object) -> tuple[str, str] | None:
     if match is None:
         found = _ANY.search(value)
         raise ConfigError(
-            f"{found.group() if found else '${'} is not a reference that stands alone",
+            f"{found.group() if found else '${…'} is not a reference that stands alone",
             hint="write the whole value as ${env:NAME}, ${file:PATH} or ${keyring:SERVICE/USER}",
         )
     return match.group(1), match.group(2)
@@ -43,7 +44,8 @@ class Secrets(SecretSource):
     def __init__(self, base: Path, vault: Callable[[str, str], str | None] | None = None) -> None:
         self._base = base
         self._vault = vault
-        self._known: set[str] = set()
+        self._known: tuple[str, ...] = ()  # replaced as a whole: other threads are reading it
+        self._lock = threading.Lock()
 
     def resolve(self, value: object, *, where: str) -> str:
         """The secret itself. `where` names the setting in messages (`connections.contoso.client_secret`)."""
@@ -60,7 +62,10 @@ class Secrets(SecretSource):
         """A setting that may be given by reference and is no secret."""
         if value is None or value == "":
             raise ConfigError(f"{where} is missing", hint="set it in counterplay.yaml, e.g. to ${env:NAME}")
-        found = reference(value)
+        try:
+            found = reference(value)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
         if found is None:
             return str(value)
         scheme, name = found
@@ -80,11 +85,15 @@ class Secrets(SecretSource):
 
     def remember(self, secret: str) -> None:
         """Mask this value from now on, in the spellings in which it could appear."""
-        self._known.update({secret, quote(secret, safe=""), json.dumps(secret)[1:-1]})
+        percent = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
+        escaped = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+        with self._lock:
+            known = {secret, *percent, *escaped, *self._known}
+            self._known = tuple(sorted(known, key=len, reverse=True))
 
     def mask(self, text: str) -> str:
         """The text with every secret that was resolved so far replaced by `***`."""
-        for secret in sorted(self._known, key=len, reverse=True):
+        for secret in self._known:
             text = text.replace(secret, MASK)
         return text
 
@@ -104,11 +113,14 @@ class Secrets(SecretSource):
         return os.environ[name]
 
     def _from_file(self, name: str, where: str) -> str:
-        path = self._base / Path(name).expanduser()
+        path = self._base / name
         try:
+            path = self._base / Path(name).expanduser()
             text = path.read_text("utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        except UnicodeDecodeError:  # not chained: the error holds the content
+            raise ConfigError(f"{where}: cannot read {path}: it is not UTF-8 text") from None
+        except (OSError, ValueError, RuntimeError) as error:  # the latter two: no path, no home
+            reason = getattr(error, "strerror", None) or error
             raise ConfigError(f"{where}: cannot read {path}: {reason}") from error
         if not text:
             raise ConfigError(f"{where}: {path} is empty")
@@ -145,9 +157,16 @@ class MaskingFilter(logging.Filter):
         self._secrets = secrets
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg = self._secrets.mask(record.getMessage())
+        try:
+            message = record.getMessage()
+        except Exception:  # a message whose arguments do not fit it is still worth reading
+            message = f"{record.msg} {record.args}"
+        record.msg = self._secrets.mask(message)
         record.args = ()
         if record.exc_info:
             formatted = logging.Formatter().formatException(record.exc_info)
             record.exc_text = self._secrets.mask(formatted)
+            record.exc_info = None  # handlers that format it themselves would print it in clear
+        if record.stack_info:
+            record.stack_info = self._secrets.mask(record.stack_info)
         return True

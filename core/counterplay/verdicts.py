@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from requests import Response
 
+LONGEST_WAIT = 86_400.0
 Meaning = Literal["ok", "retry", "wait", "blocked", "gone", "rejected", "permanent"]
 
 
@@ -47,12 +48,15 @@ def by_status(response: Response) -> Verdict:
 
 
 def retry_after(response: Response) -> float | None:
-    """The `Retry-After` header in seconds, whether it gives seconds or a date; None without one."""
+    """The `Retry-After` header in seconds, whether it gives seconds or a date; None without one.
+
+    Never more than a day: whoever asks for longer is asked again then.
+    """
     value = response.headers.get("Retry-After", "").strip()
     if not value:
         return None
-    if value.isdigit():
-        return float(value)
+    if value.isdecimal():
+        return min(float(value), LONGEST_WAIT)
     from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
 
@@ -62,4 +66,4 @@ def retry_after(response: Response) -> float | None:
         return None
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+    return min(max(0.0, (then - datetime.now(UTC)).total_seconds()), LONGEST_WAIT)

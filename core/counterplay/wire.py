@@ -35,6 +35,7 @@ from counterplay.verdicts import Verdict, by_status
 
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
+Classify = Callable[[requests.Response], Verdict | None]
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REPEATABLE = _READS | {"PUT", "PATCH", "DELETE"}
 _ERRORS: dict[str, type[WorkError]] = {
@@ -92,6 +93,7 @@ class Wire(requests.Session):
         self._pauses = pauses or Pauses()
         self._mask = mask
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.auth = _no_auth  # else `requests` would send what ~/.netrc holds for the host
         self.headers["User-Agent"] = _user_agent()
         if connection is not None and connection.ca_file():
             self.verify = connection.ca_file()
@@ -107,23 +109,32 @@ class Wire(requests.Session):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         repeatable: bool | None = None,
+        classify: Classify | None = None,
         **_: Any,
     ) -> requests.Response:
         """Send a request until its answer means something final.
 
-        `repeatable` says that doing it twice is harmless; by default only POST is not.
+        `repeatable` says that doing it twice is harmless; by default only POST is not. `classify`
+        says what an answer to this request means, before the connection is asked.
         """
-        prepared = self.prepare_request(
-            requests.Request(
-                method.upper(), url, params=params, data=data, json=json, headers=dict(headers or {})
+        try:
+            prepared = self.prepare_request(
+                requests.Request(
+                    method.upper(), url, params=params, data=data, json=json, headers=dict(headers or {})
+                )
             )
-        )
+        except (requests.exceptions.RequestException, ValueError) as error:
+            raise PermanentError(self._mask(f"the request cannot be sent: {error}")) from error
         if repeatable is None:
             repeatable = prepared.method in _REPEATABLE
-        return self._until_final(prepared, repeatable, timeout or READ_TIMEOUT)
+        return self._until_final(prepared, repeatable, timeout or READ_TIMEOUT, classify)
 
     def _until_final(
-        self, request: requests.PreparedRequest, repeatable: bool, timeout: float
+        self,
+        request: requests.PreparedRequest,
+        repeatable: bool,
+        timeout: float,
+        classify: Classify | None,
     ) -> requests.Response:
         origin = self._pinned_origin(request)
         service = f"{self.connection.label}@{origin}" if self.connection else origin
@@ -141,7 +152,9 @@ class Wire(requests.Session):
                 failures += 1
                 self._after_broken_connection(error, origin, repeatable, failures)
                 continue
-            verdict = self._verdict(response)
+            except UnicodeError as error:  # from http.client, before the first byte is sent
+                raise PermanentError("a header of the request holds letters outside Latin-1") from error
+            verdict = self._verdict(response, classify)
             if verdict.meaning == "ok":
                 return response
             if response.status_code == 401 and not renewed and self.connection is not None:
@@ -185,8 +198,10 @@ class Wire(requests.Session):
             )
         return origin
 
-    def _verdict(self, response: requests.Response) -> Verdict:
-        own = self.connection.classify(response) if self.connection is not None else None
+    def _verdict(self, response: requests.Response, classify: Classify | None) -> Verdict:
+        own = classify(response) if classify is not None else None
+        if own is None and self.connection is not None:
+            own = self.connection.classify(response)
         return own or by_status(response)
 
     def _failure(self, response: requests.Response, verdict: Verdict, origin: str) -> WorkError:
@@ -212,7 +227,7 @@ class Wire(requests.Session):
         self, error: requests.exceptions.RequestException, origin: str, repeatable: bool, failures: int
     ) -> None:
         text = self._mask(f"no answer from {origin}: {_cause(error)}")
-        if isinstance(error, requests.exceptions.SSLError):
+        if isinstance(error, requests.exceptions.SSLError) and not _broke_off(error):
             raise BlockedError(
                 text, hint="check the host name and the certificate authorities (`ca_file`)"
             ) from error
@@ -237,6 +252,8 @@ class Wire(requests.Session):
     def _sleep(self, seconds: float, why: str) -> None:
         if self._stop.is_set():
             raise InterruptedWork("stopped while waiting for an answer")
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise RetryableError("the deadline has passed")
         if seconds <= 0:
             return
         if self.deadline is not None and time.monotonic() + seconds > self.deadline:
@@ -251,6 +268,15 @@ _TRANSPORT = (
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
 )
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _broke_off(error: BaseException) -> bool:
+    """Whether TLS ended in the middle, which a refused certificate or protocol does not."""
+    return "SSLEOFError" in repr(error) or "SSLZeroReturnError" in repr(error)
 
 
 @cache
