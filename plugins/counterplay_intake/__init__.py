@@ -1,1 +1,15 @@
-"""placeholder"""
+"""The plugin `intake`: HTTP intakes that take events with a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from counterplay import Module, hookimpl
+
+
+@hookimpl
+def counterplay_modules() -> Iterable[type[Module]]:
+    from counterplay_intake.forward import Forward
+    from counterplay_intake.key import IntakeKey
+
+    return (IntakeKey, Forward)

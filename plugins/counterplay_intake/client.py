@@ -1,0 +1,58 @@
+"""The intake's protocol: a batch is one POST with the key and the events as JSON strings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from counterplay import ConfigError, Context, RetryableError
+from counterplay_intake.key import IntakeKey
+
+ENVELOPE = 1024  #: room for everything in a body besides the events, the key included
+_encode = msgspec.json.Encoder().encode
+
+
+def quoted(text: str) -> bytes:
+    """A text as a JSON string, UTF-8."""
+    return _encode(text)
+
+
+def send(context: Context, events: Sequence[bytes]) -> list[str]:
+    """Send events that are encoded as JSON strings; the ids that the intake gave them, in order.
+
+    RetryableError: the answer does not prove that every event was taken, whatever its status.
+    """
+    connection = context.connection
+    if not isinstance(connection, IntakeKey):
+        raise ConfigError("intake.forward needs a connection of kind intake.key")
+    body = b'{"intake_key":%b,"jsons":[%b]}' % (quoted(connection.secret("intake_key")), b",".join(events))
+    response = context.http.request(
+        "POST",
+        f"{connection.url}/batch",
+        data=body,
+        headers={"Content-Type": "application/json", "Accept": "application/json"},
+        repeatable=True,  # delivery is at least once: a lost answer repeats this batch, and this one only
+    )
+    place = f"the intake {urlsplit(connection.url).netloc}"
+    try:
+        answer = json.loads(response.content)
+    except ValueError as error:
+        kind = response.headers.get("Content-Type", "no content type")
+        raise RetryableError(
+            f"{place} answered {response.status_code} with something that is not JSON ({kind})",
+            status=response.status_code,
+        ) from error
+    ids = answer.get("event_ids") if isinstance(answer, dict) else None
+    if not isinstance(ids, list):
+        raise RetryableError(
+            f"{place} answered {response.status_code} without `event_ids`", status=response.status_code
+        )
+    if len(ids) != len(events):
+        raise RetryableError(
+            f"{place} took {len(ids)} of {len(events)} events: it named no others in `event_ids`",
+            status=response.status_code,
+        )
+    return [str(one) for one in ids]

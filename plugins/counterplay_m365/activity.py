@@ -1,0 +1,159 @@
+"""The Office 365 Management Activity API: subscriptions, listings of content, and the content itself.
+
+https://learn.microsoft.com/office/office-365-management-api/office-365-management-activity-api-reference
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from counterplay import Context, GoneError, PermanentError, RetryableError, Unit
+from counterplay_m365 import times
+from counterplay_m365.answers import content
+from counterplay_m365.tenant import ACTIVITY, tenant
+
+WIDEST = timedelta(hours=24)  # a wider window may be answered in part, or with AF20055
+MAX_PAGES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What the tenant's feed of one content type is set to. `webhook` is where another product listens."""
+
+    content_type: str
+    status: str
+    webhook: str | None
+
+
+class ActivityFeed:
+    """A client for the tenant of a context. Calls carry the publisher, whose quota they count against."""
+
+    def __init__(self, context: Context) -> None:
+        connection = tenant(context)
+        self._http = context.http
+        self._publisher = f"PublisherIdentifier={quote(connection.publisher_id, safe='')}"
+        self._root = f"{connection.activity_url}/api/v1.0/{connection.tenant}/activity/feed"
+
+    def subscriptions(self) -> list[Subscription]:
+        """All subscriptions of the app in this tenant. An entry without a status counts as enabled."""
+        found = self._list(self._http.get(self._url("subscriptions/list")), "the list of subscriptions")
+        return [
+            Subscription(
+                str(item.get("contentType", "")),
+                str(item.get("status") or "enabled"),
+                _address(item.get("webhook")),
+            )
+            for item in found
+        ]
+
+    def start(self, content_type: str) -> None:
+        """Start a subscription without a webhook. One that runs already is a success (AF20024)."""
+        self._http.request(
+            "POST", self._url("subscriptions/start", contentType=content_type), repeatable=True
+        )
+
+    def listing(self, content_type: str, start: datetime, end: datetime) -> Iterator[Unit]:
+        """The content that became available in [start, end), in windows that the service accepts."""
+        start, end = times.floor(start), times.ceil(end)
+        while start < end:
+            upto = min(start + WIDEST, end)
+            yield from self._window(content_type, start, upto)
+            start = upto
+
+    def blob(self, unit: Unit) -> bytes:
+        """The bytes of listed content: a JSON array of events.
+
+        GoneError: it has expired. PermanentError: the service says again and again that it does not exist.
+        """
+        try:
+            return self._http.get(self._with_publisher(str(unit.locator["uri"]))).content
+        except GoneError as error:
+            if error.code is not None:
+                raise
+            raise _absent(unit, error) from error
+        except RetryableError as error:
+            if error.code == "AF20050":
+                raise _absent(unit, error) from error
+            raise
+
+    def _window(self, content_type: str, start: datetime, end: datetime) -> list[Unit]:
+        first = self._url(
+            "subscriptions/content",
+            contentType=content_type,
+            startTime=times.stamp(start),
+            endTime=times.stamp(end),
+        )
+        where = f"{content_type} from {times.stamp(start)} to {times.stamp(end)}"
+        try:
+            return self._pages(first, where)
+        except PermanentError as error:
+            if error.code != "AF20031":
+                raise
+            raise RetryableError(
+                f"the listing of {where} was cut: its next page is no longer known", code=error.code
+            ) from error
+
+    def _pages(self, first: str, where: str) -> list[Unit]:
+        units: list[Unit] = []
+        seen: set[str] = set()
+        address: str | None = first
+        while address is not None:
+            if address in seen:
+                raise RetryableError(f"the listing of {where} names a page as its own successor: {address}")
+            if len(seen) == MAX_PAGES:
+                raise RetryableError(f"the listing of {where} does not end after {MAX_PAGES} pages")
+            seen.add(address)
+            response = self._http.get(address)
+            units += [_unit(item, where) for item in self._list(response, f"the listing of {where}")]
+            following = response.headers.get("NextPageUri")
+            address = self._with_publisher(following) if following else None
+        return units
+
+    def _list(self, response: Any, what: str) -> list[dict[str, Any]]:
+        found = content(response, f"{ACTIVITY}, asked for {what},")
+        if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+            raise RetryableError(f"{ACTIVITY}, asked for {what}, answered no list of objects")
+        return found
+
+    def _url(self, operation: str, **query: str) -> str:
+        parts = [f"{name}={quote(value, safe=':')}" for name, value in query.items()]
+        return f"{self._root}/{operation}?{'&'.join([*parts, self._publisher])}"
+
+    def _with_publisher(self, address: str) -> str:
+        """An address of the service, verbatim, with the publisher where it is missing."""
+        query = urlsplit(address).query
+        if "publisheridentifier=" in query.lower():
+            return address
+        return f"{address}{'&' if query else '?'}{self._publisher}"
+
+
+def _unit(item: dict[str, Any], where: str) -> Unit:
+    identity, uri = item.get("contentId"), item.get("contentUri")
+    if not isinstance(uri, str) or not uri:
+        raise PermanentError(f"the listing of {where} holds content without an address: {str(item)[:200]}")
+    created = item.get("contentCreated")
+    return Unit(
+        id=identity if isinstance(identity, str) and identity else uri,
+        locator={"uri": uri, "content_type": item.get("contentType"), "content_created": created},
+        created=times.parse(created),
+        expires=times.parse(item.get("contentExpiration")),
+    )
+
+
+def _address(webhook: object) -> str | None:
+    if not isinstance(webhook, dict):
+        return None
+    return str(webhook.get("address") or "an unknown address")
+
+
+def _absent(unit: Unit, error: RetryableError | GoneError) -> PermanentError:
+    return PermanentError(
+        f"listed content does not exist: {error.message}",
+        hint=f"it was asked for several times; content id {unit.id}",
+        status=error.status,
+        code=error.code,
+    )

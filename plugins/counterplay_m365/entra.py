@@ -1,0 +1,234 @@
+"""Tokens from Microsoft Entra ID through MSAL, and its refusals in words."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import requests
+
+from counterplay import BlockedError, RetryableError
+from counterplay.verdicts import retry_after
+
+_EARLY = 300  # seconds before its end in which MSAL takes a token for expired too
+_TIMEOUT = (10.0, 30.0)
+_CODE = re.compile(r"AADSTS(\d+)")
+_SCOPE = "report this: the scope must be {resource}/.default"
+_CLOUD = "set `cloud` to the one that the tenant lives in"
+_CERTIFICATE = "upload the certificate to the app registration"
+_FEDERATED = "compare issuer, subject and audience of the federated credential with the token's"
+_LISTED = "add the API permission to the app registration and give admin consent"
+
+#: Code: what happened, what to do. https://login.microsoftonline.com/error?code=…
+_EXPLAINED: dict[int, tuple[str, str]] = {
+    7000215: ("the client secret is wrong", "paste the secret's value, not its ID, into `client_secret`"),
+    7000222: ("the client secret has expired", "make a new one in the app registration"),
+    7000218: ("no client secret was sent", "set `client_secret`"),
+    700016: (
+        "the app is not known in this tenant",
+        "check `client_id` and `tenant_id`, then give consent there",
+    ),
+    90002: ("the tenant does not exist", "check `tenant_id` and `cloud`"),
+    900023: ("the tenant id is malformed", "check `tenant_id`"),
+    7000112: ("the app is disabled in this tenant", "enable its service principal"),
+    70001: (
+        "the app is disabled or unknown in this tenant",
+        "check `client_id`, enable its service principal",
+    ),
+    700027: ("the certificate is not registered", _CERTIFICATE),
+    700030: ("the certificate is not valid for this app", _CERTIFICATE),
+    700213: ("no federated credential matches the token", _FEDERATED),
+    7002131: ("no federated credential matches the token", _FEDERATED),
+    700229: ("federation is not supported for this kind of app", "use a client secret"),
+    65001: ("consent is missing", "an administrator has to consent to the app's permissions"),
+    65004: ("consent was declined", "an administrator has to consent to the app's permissions"),
+    90094: ("an administrator has to consent", "open the app registration's API permissions and grant it"),
+    650056: ("the app registration lists no such permission", _LISTED),
+    650057: ("the app registration lists no such resource", _LISTED),
+    500011: (
+        "the tenant does not have this service",
+        "activate the product, or create its service principal",
+    ),
+    70011: ("the scope is wrong", _SCOPE),
+    1002012: ("the scope is wrong", _SCOPE),
+    9002313: ("the request was malformed", "check `client_id` and `authority`"),
+    53003: ("Conditional Access blocks the app", "exclude its workload identity, or this machine's address"),
+    530032: ("Conditional Access blocks the app", "exclude its workload identity, or this machine's address"),
+    50049: (
+        "the authority is not one that Microsoft knows",
+        "set `instance_discovery: false` for a private one",
+    ),
+    50196: ("the app asks for tokens in a loop", "stop other copies that run with the same app"),
+    90038: ("the tenant lives in another national cloud", _CLOUD),
+    900382: ("the tenant lives in another national cloud", _CLOUD),
+    900432: ("the tenant lives in another national cloud", _CLOUD),
+}
+_PASSING = frozenset({90033, 90055})  # a temporary fault, and a rate limit, whatever their status
+
+
+class Tokens:
+    """Access tokens of one app in one tenant, kept in memory until shortly before they expire.
+
+    Safe for threads. `secret` is read whenever a new token is needed, so that a rotated one is
+    picked up; it may raise ConfigError.
+    """
+
+    def __init__(
+        self,
+        *,
+        connection: str,
+        authority: str,
+        client_id: str,
+        secret: Callable[[], str],
+        instance_discovery: bool = True,
+        ca_file: str | None = None,
+    ) -> None:
+        self._authority = authority
+        self._client_id = client_id
+        self._secret = secret
+        self._instance_discovery = instance_discovery
+        self._http = _EntraSession(connection, ca_file)
+        self._apps: dict[str, Any] = {}
+        self._ready: dict[str, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+
+    def bearer(self, resource: str) -> str:
+        """A valid access token for everything that was granted on this resource.
+
+        BlockedError: Entra ID refuses the app, with the code explained. RetryableError: it cannot be
+        reached, or has a passing fault.
+        """
+        with self._lock:
+            token, until = self._ready.get(resource, ("", 0.0))
+            if time.monotonic() < until:
+                return token
+            answer = self._app().acquire_token_for_client(scopes=[f"{resource}/.default"])
+            token = str(answer.get("access_token") or "")
+            if not token:
+                raise self._http.refused(200, json.dumps(answer))
+            self._ready[resource] = (token, time.monotonic() + int(answer.get("expires_in", 0)) - _EARLY)
+            return token
+
+    def forget(self) -> None:
+        """Drop every token, so that the next request asks for a new one."""
+        with self._lock:
+            self._apps.clear()
+            self._ready.clear()
+
+    def _app(self) -> Any:
+        secret = self._secret()
+        key = hashlib.sha256(secret.encode()).hexdigest()
+        if key not in self._apps:
+            from msal import ConfidentialClientApplication  # type: ignore[import-untyped]  # it has no types
+
+            try:
+                app = ConfidentialClientApplication(
+                    self._client_id,
+                    client_credential=secret,
+                    authority=self._authority,
+                    instance_discovery=self._instance_discovery,
+                    http_client=self._http,
+                )
+            except (ValueError, KeyError) as error:
+                raise BlockedError(
+                    f"{self._authority} does not describe itself as an authority of Microsoft Entra ID",
+                    hint="check `authority`, and set `instance_discovery: false` for a private one",
+                ) from error
+            self._apps = {key: app}  # a rotated secret makes the older app useless
+        return self._apps[key]
+
+
+def roles(token: str) -> tuple[str, ...] | None:
+    """The application permissions that a token carries; None when its format cannot be read.
+
+    For diagnosis only: Microsoft calls the format opaque.
+    """
+    try:
+        part = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        return tuple(sorted(str(role) for role in claims.get("roles", ())))
+    except (IndexError, ValueError, AttributeError, TypeError):
+        return None
+
+
+class _EntraSession(requests.Session):
+    """The session that MSAL sends with: it sees successful answers only, all others raise our errors."""
+
+    def __init__(self, connection: str, ca_file: str | None) -> None:
+        super().__init__()
+        self._connection = connection
+        self._ca_file = ca_file
+        self.headers["Connection"] = "close"  # a token an hour is no reason to keep a socket
+
+    def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
+        options.update(timeout=_TIMEOUT, allow_redirects=False)
+        if self._ca_file:
+            options["verify"] = self._ca_file  # else REQUESTS_CA_BUNDLE would win
+        try:
+            response = super().request(method, url, *args, **options)
+        except requests.exceptions.SSLError as error:
+            raise BlockedError(
+                f"the certificate of {_host(url)} is not trusted: {error}",
+                hint="check `authority` and the certificate authorities (`ca_file`)",
+            ) from error
+        except requests.exceptions.RequestException as error:
+            raise RetryableError(
+                f"no answer from Microsoft Entra ID at {_host(url)}: {type(error).__name__}"
+            ) from error
+        if response.status_code >= 300:
+            raise self.refused(response.status_code, response.text, retry_after(response))
+        try:
+            response.json()
+        except ValueError as error:
+            raise RetryableError(
+                f"Microsoft Entra ID at {_host(url)} answered {response.status_code} with something "
+                "that is not JSON",
+                status=response.status_code,
+            ) from error
+        return response
+
+    def refused(self, status: int, text: str, after: float | None = None) -> BlockedError | RetryableError:
+        """The error for an answer that is no token."""
+        try:
+            body = json.loads(text)
+        except ValueError:
+            body = {}
+        if not isinstance(body, dict):
+            body = {}
+        match = _CODE.search(text)
+        codes = [code for code in body.get("error_codes") or () if isinstance(code, int)]
+        code = codes[0] if codes else int(match[1]) if match else 0
+        about: dict[str, Any] = {
+            "status": status,
+            "code": f"AADSTS{code}" if code else None,
+            "request_id": body.get("trace_id") or body.get("correlation_id"),
+        }
+        said = str(body.get("error_description") or body.get("error") or "").splitlines()
+        if status >= 500 or status in (408, 429) or code in _PASSING:
+            return RetryableError(
+                f"Microsoft Entra ID answered {status}{f' AADSTS{code}' if code else ''}",
+                retry_after=after,
+                **about,
+            )
+        if code not in _EXPLAINED:
+            return BlockedError(
+                f"Microsoft Entra ID gave no token for {self._connection!r}: {said[0] if said else status}",
+                hint=f"https://login.microsoftonline.com/error?code={code}" if code else "check `authority`",
+                **about,
+            )
+        fact, advice = _EXPLAINED[code]
+        return BlockedError(
+            f"Microsoft Entra ID gave no token for {self._connection!r}: AADSTS{code}: {fact}",
+            hint=advice,
+            **about,
+        )
+
+
+def _host(url: object) -> str:
+    return str(url).partition("://")[2].partition("/")[0]

@@ -1,0 +1,194 @@
+"""The connection `m365.tenant`: one app registration in one Microsoft 365 tenant."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from counterplay import CheckResult, ConfigError, Connection, Context, CounterplayError, Verdict
+from counterplay_m365.clouds import CLOUDS
+
+if TYPE_CHECKING:
+    from requests import PreparedRequest, Response
+
+    from counterplay.modules import SecretSource
+    from counterplay_m365.entra import Tokens
+
+GRAPH = "Microsoft Graph"
+ACTIVITY = "Management Activity API"
+_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+#: What the modules of this plugin need, by resource: any one of the permissions of a line is enough.
+NEEDS: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    GRAPH: (
+        (("SecurityAlert.Read.All", "SecurityAlert.ReadWrite.All"), "alerts"),
+        (("User.Read.All", "User.ReadWrite.All", "Directory.Read.All"), "get_user"),
+        (("User.RevokeSessions.All", "User.ReadWrite.All"), "revoke_sessions"),
+        (("User.EnableDisableAccount.All", "User.ReadWrite.All"), "block_sign_in, allow_sign_in"),
+        (("MailboxSettings.Read", "MailboxSettings.ReadWrite"), "list_inbox_rules"),
+        (("MailboxSettings.ReadWrite",), "disable_inbox_rules, enable_inbox_rules"),
+    ),
+    ACTIVITY: ((("ActivityFeed.Read",), "audit_log"),),
+}
+
+
+class Tenant(Connection):
+    """One Microsoft 365 tenant, entered as an app registration with its client secret.
+
+    Tokens come from Microsoft Entra ID by client credentials, one for Graph and one for the
+    Management Activity API, and stay in memory. A token goes to the hosts of these two only.
+    """
+
+    name = "tenant"
+
+    def __init__(self, name: str, settings: Mapping[str, Any], secrets: SecretSource | None = None) -> None:
+        super().__init__(name, settings, secrets)
+        self._tenant = str(settings.get("tenant_id", ""))
+        if not _GUID.fullmatch(self._tenant):
+            raise ConfigError(
+                f"connections.{name}.tenant_id: {self._tenant!r} is not a GUID",
+                hint="copy the Directory (tenant) ID of the app registration; a domain name does not do",
+            )
+        self._tenant = self._tenant.lower()
+        cloud = CLOUDS[settings.get("cloud") or "global"]
+        self._resources = {GRAPH: cloud.graph, ACTIVITY: cloud.activity}
+        self.authority = str(settings.get("authority") or cloud.authority).rstrip("/")
+        self.graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
+        self.activity_url = str(settings.get("activity_url") or cloud.activity).rstrip("/")
+        self._tokens: Tokens | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def tenant(self) -> str:
+        """The tenant id, a GUID in lower case."""
+        return self._tenant
+
+    @property
+    def publisher_id(self) -> str:
+        """Whose request quota the audit feed counts against: the tenant's own unless configured."""
+        return str(self.settings.get("publisher_id") or self._tenant)
+
+    def origins(self) -> Collection[str]:
+        return (_origin(self.graph_url), _origin(self.activity_url))
+
+    def service(self, origin: str) -> str:
+        named = [name for name, url in self._urls() if _origin(url) == origin]
+        return named[0] if len(named) == 1 else "Microsoft 365"
+
+    def ca_file(self) -> str | None:
+        path = self.settings.get("ca_file")
+        return str(path) if path else None
+
+    def authorize(self, request: PreparedRequest) -> None:
+        resource = self._resources[self._service_of(request.url or "")]
+        request.headers["Authorization"] = f"Bearer {self._token_source().bearer(resource)}"
+
+    def renew(self, response: Response) -> bool:
+        verdict = self.classify(response)
+        if verdict is not None and verdict.code == "AF10001":
+            return False  # a permission is missing, which a new token does not cure
+        self._token_source().forget()
+        return True
+
+    def classify(self, response: Response) -> Verdict | None:
+        from counterplay_m365 import answers
+
+        if self._service_of(response.url or "") == ACTIVITY:
+            return answers.activity(response)
+        return answers.graph(response)
+
+    def check(self, context: Context) -> Iterable[CheckResult]:
+        """A token for each service, what it may do, the audit subscriptions, and one page of alerts."""
+        for service in (GRAPH, ACTIVITY):
+            yield from self._check_token(service)
+        yield _tried("audit subscriptions", lambda: _subscriptions(context))
+        yield _tried("alerts", lambda: _alerts(context))
+
+    def _check_token(self, service: str) -> Iterable[CheckResult]:
+        from counterplay_m365.entra import roles
+
+        try:
+            carried = roles(self._token_source().bearer(self._resources[service]))
+        except CounterplayError as error:
+            yield CheckResult(f"token for {service}", False, str(error))
+            return
+        yield CheckResult(f"token for {service}", True, "granted")
+        if carried is None:
+            yield CheckResult(f"permissions for {service}", True, "the token does not show them")
+            return
+        missing = [
+            f"{' or '.join(any_of)} (for {modules})"
+            for any_of, modules in NEEDS[service]
+            if not set(any_of) & set(carried)
+        ]
+        detail = f"granted: {', '.join(carried) or 'none'}"
+        if missing:
+            detail += f"; missing: {', '.join(missing)}"
+        yield CheckResult(f"permissions for {service}", len(missing) < len(NEEDS[service]), detail)
+
+    def granted(self, service: str) -> tuple[str, ...] | None:
+        """The permissions that the present token carries for a service; None when they cannot be read."""
+        from counterplay_m365.entra import roles
+
+        return roles(self._token_source().bearer(self._resources[service]))
+
+    def _token_source(self) -> Tokens:
+        with self._lock:
+            if self._tokens is None:
+                from counterplay_m365.entra import Tokens
+
+                self._tokens = Tokens(
+                    connection=self.label,
+                    authority=f"{self.authority}/{self._tenant}",
+                    client_id=str(self.settings["client_id"]),
+                    secret=lambda: self.secret("client_secret"),
+                    instance_discovery=bool(self.settings.get("instance_discovery", True)),
+                    ca_file=self.ca_file(),
+                )
+            return self._tokens
+
+    def _urls(self) -> tuple[tuple[str, str], ...]:
+        return ((GRAPH, self.graph_url), (ACTIVITY, self.activity_url))
+
+    def _service_of(self, url: str) -> str:
+        """Which service an address belongs to. Both may stand behind one host, so its path tells."""
+        here = [name for name, base in self._urls() if _origin(base) == _origin(url)]
+        if len(here) == 1:
+            return here[0]
+        return ACTIVITY if "/activity/feed/" in urlsplit(url).path else GRAPH
+
+
+def tenant(context: Context) -> Tenant:
+    """The connection that a module of this plugin works with."""
+    if not isinstance(context.connection, Tenant):
+        raise ConfigError("this module needs a connection of kind m365.tenant")
+    return context.connection
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _tried(name: str, work: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(name, True, work())
+    except CounterplayError as error:
+        return CheckResult(name, False, str(error))
+
+
+def _subscriptions(context: Context) -> str:
+    from counterplay_m365.activity import ActivityFeed
+
+    found = ActivityFeed(context).subscriptions()
+    return ", ".join(f"{one.content_type} {one.status}" for one in found) or "none started yet"
+
+
+def _alerts(context: Context) -> str:
+    from counterplay_m365.graph import Graph
+
+    page = Graph(context).alerts(None, page_size=1)
+    return "readable, and there are some" if page.alerts else "readable, and there are none"

@@ -1,0 +1,1 @@
+"""Triggers: what Microsoft 365 reports."""
