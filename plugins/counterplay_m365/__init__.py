@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from counterplay import Module, hookimpl
 
 
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:
+    from counterplay_m365.actions.allow_sign_in import AllowSignIn
+    from counterplay_m365.actions.block_sign_in import BlockSignIn
+    from counterplay_m365.actions.disable_inbox_rules import DisableInboxRules
+    from counterplay_m365.actions.enable_inbox_rules import EnableInboxRules
+    from counterplay_m365.actions.get_user import GetUser
+    from counterplay_m365.actions.list_inbox_rules import ListInboxRules
+    from counterplay_m365.actions.revoke_sessions import RevokeSessions
     from counterplay_m365.tenant import Tenant
+    from counterplay_m365.triggers.alerts import Alerts
     from counterplay_m365.triggers.audit_log import AuditLog
 
-    return (Tenant, AuditLog)
+    return (
+        Tenant,
+        AuditLog,
+        Alerts,
+        GetUser,
+        RevokeSessions,
+        BlockSignIn,
+        AllowSignIn,
+        ListInboxRules,
+        DisableInboxRules,
+        EnableInboxRules,
+    )
+
+
+@hookimpl
+def counterplay_template_filters() -> Mapping[str, Callable[..., Any]]:
+    from counterplay_m365.evidence import m365_users
+
+    return {"m365_users": m365_users}

@@ -75,7 +75,7 @@ class Graph:
             response = self._of_user(user_id, "GET", address, needs="MailboxSettings.Read")
             page = content_object(response, place)
             found = page.get("value")
-            if not isinstance(found, list) or not all(isinstance(rule, dict) for rule in found):
+            if not isinstance(found, list) or not all(map(_identified, found)):
                 raise RetryableError(f"{place} answered no list of rules")
             rules += found
             address = page.get("@odata.nextLink")
@@ -138,6 +138,10 @@ class Graph:
     def _url(self, path: str, query: Mapping[str, str] | None = None) -> str:
         parameters = f"?{urlencode(query, quote_via=quote, safe='$,:()')}" if query else ""
         return f"{self._root}{path}{parameters}"
+
+
+def _identified(rule: object) -> bool:
+    return isinstance(rule, dict) and isinstance(rule.get("id"), str)
 
 
 def _segment(identity: str) -> str:

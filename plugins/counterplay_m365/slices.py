@@ -33,6 +33,14 @@ def members(document: bytes, name: str) -> list[bytes] | None:
     return [text[a:b].encode("utf-8", "surrogateescape") for a, b in found]
 
 
+def lenient(document: bytes) -> object:
+    """The JSON value of bytes that strict decoders refuse; None when it is none for anybody."""
+    try:
+        return json.loads(document.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError):
+        return None
+
+
 def _walk(text: str, name: str) -> Iterator[tuple[int, int]]:
     """Where the elements stand. ValueError, IndexError: this is no object with such a list."""
     at = _after(text, 0, "{")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +10,7 @@ import msgspec
 
 from counterplay import BlockedError, Context, CounterplayError, Event, FeedTrigger, JsonObject, Unit
 from counterplay_m365.activity import ActivityFeed
+from counterplay_m365.slices import lenient
 
 CONTENT_TYPES = (
     "Audit.AzureActiveDirectory",
@@ -83,7 +83,8 @@ class AuditLog(FeedTrigger):
         try:
             found = _ID.decode(event.raw).Id
         except (msgspec.DecodeError, UnicodeDecodeError):
-            found = _salvaged_id(event.raw)
+            data = lenient(event.raw)  # half of a surrogate pair in some text
+            found = data.get("Id") if isinstance(data, dict) else None
         return found if isinstance(found, str) and found else None
 
     def meta(self, unit: Unit) -> JsonObject:
@@ -103,12 +104,3 @@ class _Identified(msgspec.Struct):
 
 
 _ID = msgspec.json.Decoder(_Identified)
-
-
-def _salvaged_id(raw: bytes) -> object:
-    """The `Id` of an event that strict decoders refuse (half of a surrogate pair in some text)."""
-    try:
-        found = json.loads(raw)
-    except ValueError:
-        return None
-    return found.get("Id") if isinstance(found, dict) else None
