@@ -160,12 +160,12 @@ class PluginHost:
                 if impl.plugin_name == name
                 for found in impl.function()  # type: ignore[attr-defined]  # pluggy types it as object
             ]
+            folder = schemas_of(point.module, name)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may raise anything, SystemExit included
             text = " ".join(str(error).split())
             raise PluginLoadError(f"{type(error).__name__}: {text}") from error
-        folder = schemas_of(point.module, name)
         infos = [_module_info(name, cls, about.distribution, folder) for cls in classes]
         names = [info.uses for info in infos]
         twice = sorted({uses for uses in names if names.count(uses) > 1})
