@@ -1,0 +1,28 @@
+"""Durations as playbooks write them: a number with a unit."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+
+from counterplay.errors import ConfigError
+
+DURATION_PATTERN = r"^[0-9]{1,9}(ms|s|m|h|d)$"
+"""For module schemas: `{"type": "string", "pattern": DURATION_PATTERN}`."""
+
+_FORM = re.compile(DURATION_PATTERN, re.ASCII)
+_UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def parse_duration(text: str) -> timedelta:
+    """`250ms`, `90s`, `5m`, `4h` or `7d`. ConfigError: it is none of these."""
+    found = _FORM.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ConfigError(
+            f"not a duration: {str(text)[:40]!r}", hint="write a number with its unit, as in 90s, 4h, 7d"
+        )
+    unit = found.group(1)
+    try:
+        return timedelta(**{_UNITS[unit]: int(text.removesuffix(unit))})
+    except OverflowError as error:
+        raise ConfigError(f"the duration {text} is too long", hint="write at most 999999d") from error
