@@ -1,0 +1,141 @@
+"""Which simulator the connection `sim` means: one that runs already, else one in this process."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from counterplay.errors import ConfigError, StateError
+
+if TYPE_CHECKING:
+    from counterplay_sim.oracle import Oracle
+    from counterplay_sim.simulator import Simulator
+
+VARIABLE = "COUNTERPLAY_SIM"
+_PATIENCE = 10.0  # seconds for another process to come up
+
+_lock = threading.Lock()
+_open: dict[Path, Attachment] = {}
+
+
+class Attachment:
+    """A simulator as this process uses it: its own, or another process's through the admin port."""
+
+    def __init__(self, state_dir: Path, info: dict[str, Any], own: Simulator | None) -> None:
+        self.state_dir = state_dir
+        self._info = info
+        self._own = own
+
+    def settings(self, uses: str) -> dict[str, Any]:
+        """The settings of a connection of kind `uses`, for an unfinished tenant."""
+        if self._own is not None:
+            self._own.renew()
+            self._info = self._own.info()
+        else:
+            self._info = ask(self._info, "POST", "/renew")
+        settings: dict[str, Any] = self._info[uses]
+        return settings
+
+    def oracle(self) -> Oracle:
+        """The oracle of this simulator's state."""
+        from counterplay_sim.oracle import Oracle
+
+        return self._own.oracle() if self._own is not None else Oracle(self.state_dir)
+
+    def finish(self) -> None:
+        """Mark the tenant as done with."""
+        if self._own is not None:
+            self._own.finish()
+        else:
+            ask(self._info, "POST", "/finish")
+
+    def close(self) -> None:
+        """Stop the simulator if it is this process's own."""
+        if self._own is not None:
+            self._own.close()
+
+
+def attach(state_dir: Path) -> Attachment:
+    """The simulator for a state directory, started in this process if none serves it yet.
+
+    ConfigError: COUNTERPLAY_SIM names a simulator that does not answer. StateError: the state is of no use.
+    """
+    with _lock:
+        key = state_dir.absolute()
+        if key not in _open:
+            named = os.environ.get(VARIABLE)
+            _open[key] = _named(Path(named)) if named else _local(key)
+        return _open[key]
+
+
+def attached() -> list[Attachment]:
+    """The simulators that this process has used, in order of their first use."""
+    with _lock:
+        return list(_open.values())
+
+
+def close_all() -> None:
+    """Forget every simulator, and stop those of this process."""
+    with _lock:
+        for attachment in _open.values():
+            attachment.close()
+        _open.clear()
+
+
+atexit.register(close_all)
+
+
+def ask(info: dict[str, Any], method: str, path: str, body: Any = None) -> Any:
+    """One request to the admin port of a running simulator. OSError: it does not answer, or refuses."""
+    request = urllib.request.Request(
+        info["urls"]["admin"] + path,
+        method=method,
+        data=json.dumps(body).encode() if method != "GET" else None,
+        headers={"Authorization": f"Bearer {info['admin_token']}"},
+    )
+    context = ssl.create_default_context(cafile=info["ca_file"])
+    handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    with urllib.request.build_opener(*handlers).open(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def _named(file: Path) -> Attachment:
+    try:
+        info = ask(json.loads(file.read_text("utf-8")), "GET", "/info")
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigError(
+            f"{VARIABLE} names {file}, but no simulator answers there: {error}",
+            hint="start one with `playbook sim`, or unset the variable",
+        ) from error
+    return Attachment(Path(info["state_dir"]), info, None)
+
+
+def _local(state_dir: Path) -> Attachment:
+    from counterplay_sim.simulator import FOLDER, INFO_FILE, Simulator
+
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            own = Simulator(state_dir).start()
+            return Attachment(state_dir, own.info(), own)
+        except BlockingIOError:  # another process holds the lock; it may just be starting, or ending
+            pass
+        try:
+            info = json.loads((state_dir / FOLDER / INFO_FILE).read_text("utf-8"))
+            return Attachment(state_dir, ask(info, "GET", "/info"), None)
+        except (OSError, ValueError, KeyError) as error:
+            if time.monotonic() > until:
+                raise StateError(
+                    f"another process holds the simulated tenant in {state_dir / FOLDER} and does not answer:"
+                    f" {error}",
+                    hint="end that process, or use another state directory",
+                ) from error
+        time.sleep(0.05)

@@ -1,0 +1,266 @@
+"""The simulator: one tenant's state, the services in front of it, and the file that says where they are."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from counterplay.errors import ConfigError, StateError
+from counterplay_sim import activity, graph
+from counterplay_sim.activity import ActivityService
+from counterplay_sim.admin import AdminService
+from counterplay_sim.clock import Clock
+from counterplay_sim.faults import Fault, FaultPlan
+from counterplay_sim.graph import GraphService
+from counterplay_sim.http_server import Listener, Service
+from counterplay_sim.intake import IntakeService
+from counterplay_sim.meter import Meter
+from counterplay_sim.oracle import Oracle
+from counterplay_sim.scenario.build import build
+from counterplay_sim.store import Store
+from counterplay_sim.strictness import Strictness
+from counterplay_sim.tenant import Tenant, begin
+from counterplay_sim.tls import Certificates, certificates, write_private
+from counterplay_sim.tokens import LoginService, Tokens, signing_key
+
+FOLDER = "sim"
+INFO_FILE = "sim.json"
+LOCK_FILE = "sim.lock"
+SERVICES = ("login", "graph", "activity", "intake", "admin")
+
+
+class Simulator:
+    """A pretend Microsoft 365 tenant with an intake, on loopback. Use it as a context manager.
+
+    `state_dir` is where it keeps its folder `sim`; a tenant that is found there unfinished goes on, so
+    `seed` and `events` only count for a new one. `port` is the first of four (login, Graph, audit feed,
+    intake), `admin_port` a fifth; 0 takes those of the last time, or free ones.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path | str,
+        *,
+        seed: int = 1,
+        events: int = 4000,
+        faults: Iterable[Fault | Mapping[str, Any]] = (),
+        clock: Clock | None = None,
+        strictness: Strictness | None = None,
+        port: int = 0,
+        admin_port: int = 0,
+    ) -> None:
+        self.state_dir = Path(state_dir)
+        self.folder = self.state_dir / FOLDER
+        self.clock = clock or Clock()
+        self.strictness = strictness or Strictness()
+        self.faults = FaultPlan(faults, seed)
+        self._seed = seed
+        self._events = events
+        self._ports = {name: port + number if port else 0 for number, name in enumerate(SERVICES[:4])} | {
+            "admin": admin_port
+        }
+        self._admin_token = secrets.token_urlsafe(32)
+        self._tenants: dict[str, Tenant] = {}
+        self._listeners: dict[str, Listener] = {}
+        self._lock: int | None = None
+        self._store: Store | None = None
+        self._meter: Meter | None = None
+        self._certificates: Certificates | None = None
+
+    def start(self) -> Simulator:
+        """Begin to answer. BlockingIOError: another process serves this state directory."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._certificates = certificates(self.folder)
+            self._store = Store(self.folder)
+            self._meter = Meter(self._store, self.clock)
+            self._load()
+            self._listen(self._store, self._meter, self._certificates)
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            if isinstance(error, BlockingIOError | ConfigError):
+                raise
+            raise StateError(
+                f"the simulated tenant's state in {self.folder} cannot be used: {error}",
+                hint="free the disk or the folder, or delete it: the next start begins a new tenant",
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+        self._write_info()
+        self._meter.start()
+        for listener in self._listeners.values():
+            listener.start()
+        return self
+
+    def close(self) -> None:
+        """Stop answering; what was answered is kept."""
+        if self._store is not None and self._listeners:
+            (self.folder / INFO_FILE).unlink(missing_ok=True)
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners = {}
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Simulator:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def tenant(self) -> Tenant:
+        """The tenant that is served: the newest."""
+        return next(reversed(self._tenants.values()))
+
+    def url(self, service: str) -> str:
+        """The base URL of `login`, `graph`, `activity`, `intake` or `admin`."""
+        return self._listeners[service].url
+
+    @property
+    def ca_file(self) -> str:
+        """The certificate authority to trust."""
+        assert self._certificates is not None, "the simulator is not started"
+        return str(self._certificates.ca_file)
+
+    def m365_settings(self) -> dict[str, Any]:
+        """The settings of a connection of kind `m365.tenant`, the secret in clear."""
+        return {
+            "tenant_id": self.tenant.id,
+            "client_id": self.tenant.client_id,
+            "client_secret": self.tenant.client_secret,
+            "authority": self.url("login"),
+            "instance_discovery": False,
+            "graph_url": self.url("graph"),
+            "activity_url": self.url("activity"),
+            "ca_file": self.ca_file,
+        }
+
+    def intake_settings(self) -> dict[str, Any]:
+        """The settings of a connection of kind `intake.key`, the key in clear."""
+        return {"url": self.url("intake"), "intake_key": self.tenant.intake_key, "ca_file": self.ca_file}
+
+    def info(self) -> dict[str, Any]:
+        """What `sim.json` holds: enough for another process to use this simulator."""
+        return {
+            "pid": os.getpid(),
+            "state_dir": str(self.state_dir.absolute()),
+            "urls": {name: self.url(name) for name in SERVICES},
+            "ca_file": self.ca_file,
+            "admin_token": self._admin_token,
+            "m365.tenant": self.m365_settings(),
+            "intake.key": self.intake_settings(),
+        }
+
+    def oracle(self) -> Oracle:
+        """The oracle of this state, with every request counted so far."""
+        if self._meter is not None:
+            self._meter.flush()
+        return Oracle(self.folder)
+
+    def finish(self) -> None:
+        """Mark the tenant as done with: the next `renew`, or the next start, begins a new one."""
+        assert self._store is not None, "the simulator is not started"
+        self._store.finish_tenant(self.tenant.id, self.clock.now().isoformat())
+
+    def renew(self) -> None:
+        """Begin a new tenant if the present one is finished."""
+        assert self._store is not None, "the simulator is not started"
+        if self._store.tenants()[-1].finished:
+            self._load()
+            self._write_info()
+
+    def _load(self) -> None:
+        assert self._store is not None, "the simulator is not started"
+        rows = [row for row in self._store.tenants() if row.finished is None]
+        if not rows:
+            created = self.clock.now().replace(microsecond=0)
+            scenario = build(self._seed, created, self._events)
+            rows = [begin(self._store, scenario, self._seed, created)]
+        self._tenants = {row.id: Tenant(self._store, row, self.clock, self.strictness) for row in rows}
+
+    def _listen(self, store: Store, meter: Meter, files: Certificates) -> None:
+        key, saved = signing_key(store.setting("signing_key"))
+        store.set_setting("signing_key", saved)
+        tokens = Tokens(key, self.clock)
+        find = self._find
+        common = (tokens, find, self.clock, self.strictness, meter)
+        services: dict[str, Service] = {
+            "login": LoginService(tokens, find, self.clock, self._resources),
+            "graph": GraphService(*common, lambda: graph.audiences(self.url("graph"))),
+            "activity": ActivityService(*common, lambda: activity.audiences(self.url("activity"))),
+            "intake": IntakeService(lambda: self._tenants.values(), meter),
+            "admin": AdminService(self, self._admin_token),
+        }
+        last = json.loads(store.setting("ports") or "{}")
+        context = files.server_context()
+        for name, service in services.items():
+            self._listeners[name] = self._listener(service, last.get(name, 0), context)
+        ports = {name: listener.port for name, listener in self._listeners.items()}
+        store.set_setting("ports", json.dumps(ports))
+
+    def _listener(self, service: Service, last: int, context: Any) -> Listener:
+        """On the port that was asked for, else on that of the last time, else on a free one."""
+
+        def on(port: int) -> Listener:
+            faults = self.faults if service.name != "admin" else FaultPlan()
+            return Listener(service, port=port, tls=context, faults=faults, clock=self.clock)
+
+        wanted = self._ports[service.name]
+        if wanted:
+            try:
+                return on(wanted)
+            except OSError as error:
+                raise ConfigError(
+                    f"port {wanted} for the simulated {service.name} service cannot be used: {error}",
+                    hint="choose another --port",
+                ) from error
+        try:  # addresses that a client has kept from before a crash stay good
+            return on(last)
+        except OSError:
+            return on(0)
+
+    def _find(self, tenant: str) -> Tenant | None:
+        found = self._tenants.get(tenant.lower())
+        if found is not None or "." not in tenant:
+            return found
+        return next((one for one in self._tenants.values() if one.domain == tenant.lower()), None)
+
+    def _resources(self) -> Mapping[str, str]:
+        return dict.fromkeys(graph.audiences(self.url("graph")), "graph") | dict.fromkeys(
+            activity.audiences(self.url("activity")), "activity"
+        )
+
+    def _write_info(self) -> None:
+        write_private(self.folder / INFO_FILE, json.dumps(self.info(), indent=2).encode() + b"\n")
+
+    def _take_lock(self) -> None:
+        """The kernel frees this lock when the process dies, however it dies."""
+        handle = os.open(self.folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(handle)
+            raise
+        self._lock = handle
