@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import LocationParseError
 
 from counterplay.errors import (
     BlockedError,
@@ -154,6 +155,8 @@ class Wire(requests.Session):
                 continue
             except UnicodeError as error:  # from http.client, before the first byte is sent
                 raise PermanentError("a header of the request holds letters outside Latin-1") from error
+            except LocationParseError as error:  # `requests` lets it through
+                raise PermanentError(self._mask(f"the request cannot be sent: {error}")) from error
             verdict = self._verdict(response, classify)
             if verdict.meaning == "ok":
                 return response
@@ -210,7 +213,7 @@ class Wire(requests.Session):
         if verdict.code:
             text += f" {verdict.code}"
         if verdict.text:
-            text += f": {verdict.text[:500]}"
+            text += f": {' '.join(verdict.text.split())[:500]}"
         if verdict.request_id:
             text += f" (request-id {verdict.request_id})"
         about: dict[str, Any] = {
@@ -295,4 +298,5 @@ def _cause(error: BaseException) -> str:
             break
         reason = inner
     text = str(reason)
-    return text.split(">: ", 1)[-1].split("): ", 1)[-1] or type(reason).__name__
+    text = text.split(">: ", 1)[-1].split("): ", 1)[-1]
+    return " ".join(text.split()) or type(reason).__name__
