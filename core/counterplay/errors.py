@@ -112,3 +112,17 @@ class GoneError(PermanentError):
 
 class RejectedError(PermanentError):
     """The receiver refuses this content (400, 413); a batch is halved until the bad record stands alone."""
+
+
+def as_work_error(error: Exception, who: str) -> WorkError:
+    """The error itself when it was raised on purpose, else one that names whose fault it is."""
+    if isinstance(error, WorkError):
+        return error
+    if isinstance(error, CounterplayError):
+        return BlockedError(str(error))
+    failure = PermanentError(
+        f"{who} failed: {type(error).__name__}: {error}",
+        hint="this is a fault of the plugin; `--debug` shows where",
+    )
+    failure.__cause__ = error
+    return failure

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 JsonObject = dict[str, Any]
+
+
+def encoded(data: Any) -> bytes:
+    """Compact JSON; text that UTF-8 cannot carry (a lone surrogate) is written as escapes."""
+    import orjson
+
+    try:
+        return orjson.dumps(data)
+    except TypeError:
+        return json.dumps(data, separators=(",", ":")).encode("ascii")
 
 
 class Event:
@@ -37,18 +48,22 @@ class Event:
 
     @property
     def data(self) -> JsonObject:
-        """The decoded object. Treat it as read-only: `raw` does not follow changes."""
+        """The decoded object. Treat it as read-only: `raw` does not follow changes.
+
+        ValueError: the bytes are no JSON. A lone surrogate escape (a cut-off emoji) is.
+        """
         if self._data is None:
             import orjson
 
-            self._data = orjson.loads(self.raw)
+            try:
+                self._data = orjson.loads(self.raw)
+            except orjson.JSONDecodeError:
+                self._data = json.loads(self.raw)
         return self._data
 
     def replaced(self, data: JsonObject) -> Event:
         """The same event with other content, as a Transform returns it; key and position stay."""
-        import orjson
-
-        return Event(orjson.dumps(data), self.meta, position=self.position, key=self.key, data=data)
+        return Event(encoded(data), self.meta, position=self.position, key=self.key, data=data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,10 @@ class Action(Module):
         """The object that is changed, as the arguments name it; effects on one are serialised."""
         return None
 
+    def subject(self, before: JsonObject) -> str | None:
+        """What people call the target (a user's principal name), from the captured state."""
+        return self.target()
+
     def capture(self, context: StepContext) -> JsonObject:
         """The target's present state, as far as `inverse` and `settled` need it. Reads only."""
         return {}

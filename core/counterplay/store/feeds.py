@@ -124,6 +124,16 @@ class FeedStore:
             )
             return Subscription(feed_id, playbook, since, since, new=True)
 
+    def has_subscription(self, key: FeedKey, playbook: str) -> bool:
+        """Did the playbook ever subscribe to this feed?"""
+        with self.database.read() as connection:
+            found = connection.execute(
+                sa.select(subscription.c.feed_id)
+                .join(feed)
+                .where(*_same_feed(key), subscription.c.playbook == playbook)
+            ).first()
+        return found is not None
+
     def _feed_for_new_subscriber(self, connection: sa.Connection, key: FeedKey, shared: bool) -> int:
         last = connection.execute(
             sa.select(feed.c.id, feed.c.generation, feed.c.cursor)
@@ -450,6 +460,24 @@ class FeedStore:
                     "at": to_text(now()),
                 },
             )
+
+    def buried(self, unit_id: int, playbook: str, sink: str) -> Positions:
+        """Positions of the unit that the sink refused for good."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                sa.select(dead_letter.c.position).where(
+                    dead_letter.c.unit_id == unit_id,
+                    dead_letter.c.playbook == playbook,
+                    dead_letter.c.sink == sink,
+                )
+            ).scalars()
+            return Positions(position for position in rows if position is not None)
+
+    def has_pending(self, feed_id: int, playbooks: Collection[str]) -> bool:
+        """Is there a unit that one of the playbooks has not acknowledged, due or not?"""
+        waiting = _waiting(feed_id, playbooks)
+        with self.database.read() as connection:
+            return connection.execute(sa.select(waiting.c.unit_id).limit(1)).first() is not None
 
     def next_due(self, feed_id: int, playbooks: Collection[str]) -> datetime | None:
         """When the earliest postponed unit is due; None when none is postponed."""

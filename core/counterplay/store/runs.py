@@ -21,14 +21,14 @@ ENDED = ("succeeded", "failed", "cancelled")
 
 
 def run_id(tenant: str, playbook: str, run_key: str) -> str:
-    """The identity of a run: the same event cannot start it twice, and editing the playbook changes nothing."""
+    """The identity of a run: the same event cannot start it twice, whatever the playbook says by then."""
     digest = hashlib.sha256("\0".join((tenant, playbook, run_key)).encode("utf-8", "surrogatepass"))
     return f"r-{digest.hexdigest()[:24]}"
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run that is to be started. `document` is the playbook's snapshot, `connections` the set's renaming."""
+    """A run to be started: `document` is the playbook snapshot, `connections` the renaming of its set."""
 
     id: str
     tenant: str
@@ -88,6 +88,7 @@ class StoredEffect:
     tenant: str
     connection: str
     target: str | None
+    subject: str | None
     arguments: JsonObject
     before: JsonObject
     calls: list[JsonObject]
@@ -178,7 +179,7 @@ class RunStore:
         query = sa.select(run, snapshot.c.document).join(snapshot).where(run.c.id.like(pattern)).limit(10)
         return self._select(query)
 
-    def list(self, *, playbook: str | None, status: str | None, limit: int) -> list[StoredRun]:
+    def newest(self, *, playbook: str | None, status: str | None, limit: int) -> list[StoredRun]:
         """Runs, newest first."""
         query = sa.select(run, snapshot.c.document).join(snapshot)
         if playbook:
@@ -355,6 +356,7 @@ class RunStore:
                     "tenant": about["tenant"],
                     "connection": about["connection"],
                     "target": about["target"],
+                    "subject": about["subject"],
                     "arguments": json.dumps(about["arguments"]),
                     "before": json.dumps(about["before"]),
                     "calls": "[]",
@@ -373,10 +375,15 @@ class RunStore:
 
     def effects(self, identity: str) -> list[StoredEffect]:
         """The journal of one run, in order."""
+        return self._effects(effect.c.run_id == identity)
+
+    def effects_since(self, moment: str) -> list[StoredEffect]:
+        """The journal of all runs from a time on, by when the effects ended."""
+        return self._effects(effect.c.ended >= moment)
+
+    def _effects(self, where: sa.ColumnElement[bool]) -> list[StoredEffect]:
         with self.database.read() as connection:
-            rows = connection.execute(
-                sa.select(effect).where(effect.c.run_id == identity).order_by(effect.c.id)
-            ).all()
+            rows = connection.execute(sa.select(effect).where(where).order_by(effect.c.id)).all()
         return [
             StoredEffect(
                 run_id=row.run_id,
@@ -385,6 +392,7 @@ class RunStore:
                 tenant=row.tenant,
                 connection=row.connection,
                 target=row.target,
+                subject=row.subject,
                 arguments=json.loads(row.arguments),
                 before=json.loads(row.before),
                 calls=json.loads(row.calls),

@@ -217,6 +217,7 @@ effect = Table(
     Column("tenant", Text, nullable=False),
     Column("connection", Text, nullable=False),
     Column("target", Text),
+    Column("subject", Text),
     Column("arguments", Text, nullable=False),
     Column("before", Text, nullable=False),
     Column("calls", Text, nullable=False, default="[]"),

@@ -1,0 +1,142 @@
+"""The command `playbook`: a group whose commands are loaded when they are used."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import click
+
+from counterplay.errors import ConfigError, CounterplayError
+
+#: Our own commands: where each is, and its line in the help.
+_COMMANDS = {
+    "run": ("counterplay.cli.run:run", "Run the playbook NAME, or all playbooks of the set NAME."),
+    "check": ("counterplay.cli.check:check", "Say everything that is wrong with playbooks, before they run."),
+    "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
+    "show": ("counterplay.cli.show:show", "Show what a playbook does, step by step."),
+    "runs": ("counterplay.cli.runs:runs", "List runs, or show one with its steps and effects."),
+    "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),
+    "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),
+    "connections": ("counterplay.cli.connections:connections", "List connections, or check that one works."),
+    "init": ("counterplay.cli.init:init", "Make a workspace in the current directory."),
+}
+_GROUP = "counterplay.commands"
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name; imports one only when it is called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [*_COMMANDS, *sorted(_plugin_commands())]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name in _COMMANDS:
+            module, _, attribute = _COMMANDS[name][0].partition(":")
+            command: click.Command = getattr(import_module(module), attribute)
+            return command
+        point = _plugin_commands().get(name)
+        return _load(point) if point is not None else None
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(context)
+        if arguments and arguments[0] not in known and not arguments[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(arguments[0], known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            context.fail(f"No such command {arguments[0]!r}.{hint}")
+        return super().resolve_command(context, arguments)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, line) for name, (_, line) in _COMMANDS.items()]
+        rows += [
+            (name, f"(from the plugin {point.value.partition('.')[0].partition(':')[0]})")
+            for name, point in sorted(_plugin_commands().items())
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _plugin_commands() -> dict[str, EntryPoint]:
+    """Commands of plugins by name. Ours win; a name that two plugins claim belongs to neither."""
+    import os
+
+    disabled = {name.strip() for name in os.environ.get("COUNTERPLAY_DISABLE", "").split(",")}
+    packages = {point.module for point in entry_points(group="counterplay") if point.name in disabled}
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=_GROUP):
+        if point.name not in _COMMANDS and point.module.partition(".")[0] not in packages:
+            claims = found.setdefault(point.name, [])
+            if point not in claims:
+                claims.append(point)
+    return {name: claims[0] for name, claims in found.items() if len(claims) == 1}
+
+
+def _load(point: EntryPoint) -> click.Command:
+    distribution = point.dist.name if point.dist is not None else point.value
+    try:
+        command = point.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may raise anything, SystemExit included
+        raise CounterplayError(
+            f"the command {point.name!r} of {distribution} cannot be loaded: {type(error).__name__}: {error}",
+            hint=f"fix or uninstall {distribution}",
+        ) from error
+    if not isinstance(command, click.Command):
+        raise CounterplayError(
+            f"the entry point {point.value!r} of {distribution} is not a click command",
+            hint=f"fix or uninstall {distribution}",
+        )
+    return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="counterplay", prog_name="playbook")
+@click.option("--debug", is_flag=True, help="Show where an error came from.")
+def playbook(debug: bool) -> None:
+    """Run playbooks of security response: collect, decide, act, prove.
+
+    Try `playbook run quickstart`: it needs no tenant.
+
+    Exit codes: 0 done, 1 something failed or is quarantined, 2 invalid input,
+    3 waiting or blocked, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script. Errors are one line on stderr; `--debug` adds where they came from."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    try:
+        # `--debug` counts wherever it stands: that is where people add it.
+        code = playbook.main(
+            ["--debug"] * debug + [word for word in words if word != "--debug"], standalone_mode=False
+        )
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except CounterplayError as error:
+        _complain(error, debug)
+        code = 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(error: CounterplayError, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    text: Any = str(error)
+    click.echo(text if "\n" in text or error.path else f"error: {text}", err=True)

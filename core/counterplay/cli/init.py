@@ -1,0 +1,51 @@
+"""`playbook init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from counterplay.errors import ConfigError
+
+_PLAYBOOK = """\
+# yaml-language-server: $schema=../.counterplay/playbook.schema.json
+name: my-first-playbook
+description: Greets by writing each event that it is given to a file. Needs nothing.
+trigger: {uses: std.manual}
+sinks:
+  - uses: std.jsonl
+    with: {path: greetings.jsonl}
+"""
+
+
+@click.command()
+def init() -> None:
+    """Make a workspace in the current directory: counterplay.yaml, playbooks/, and what Git ignores.
+
+    Leaves files that are there as they are, so it can be run again.
+    """
+    from counterplay._data_files import core_schemas
+    from counterplay.workspace import FILE, STATE, example_config
+
+    here = Path.cwd()
+    schema = (core_schemas() / "playbook.json").read_text("utf-8")
+    state = here / STATE
+    files = {
+        here / FILE: example_config(),
+        here / "playbooks" / "my-first-playbook.yaml": _PLAYBOOK,
+        state / "playbook.schema.json": schema,
+        state / ".gitignore": "*\n",
+    }
+    try:
+        for path, text in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                click.echo(f"kept    {path.relative_to(here)}")
+                continue
+            path.write_text(text, "utf-8")
+            click.echo(f"made    {path.relative_to(here)}")
+        state.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(f"cannot write: {error.strerror}", path=error.filename) from error
+    click.echo('\nTry: echo \'{"hello": "world"}\' | playbook run my-first-playbook --event -')

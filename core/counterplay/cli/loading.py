@@ -1,0 +1,78 @@
+"""What most commands begin with: the host, the workspace, and playbooks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from counterplay.errors import ConfigError
+from counterplay.language import Playbook, PlaybookSet, load
+from counterplay.plugins import PluginHost
+from counterplay.workspace import Workspace
+
+
+def open_workspace() -> Workspace:
+    """The workspace of the current directory, with all plugins; a broken plugin is told on stderr."""
+    host = PluginHost.load()
+    for plugin in host.problems:
+        click.echo(f"warning: the plugin {plugin.name} {plugin.problem}", err=True)
+    return Workspace(host)
+
+
+class Renamed:
+    """The workspace's connections under the names that a set or `--connection` gives them."""
+
+    def __init__(self, workspace: Workspace, renames: Mapping[str, str]) -> None:
+        self._workspace = workspace
+        self._renames = renames
+
+    def names(self) -> Collection[str]:
+        return sorted({*self._workspace.names(), *self._renames})
+
+    def kinds(self, name: str) -> Collection[str]:
+        return self._workspace.kinds(self._renames.get(name, name))
+
+    def labelled(self, labels: Sequence[str], kind: str) -> Sequence[str]:
+        return self._workspace.labelled(labels, kind)
+
+
+def load_playbook(
+    workspace: Workspace, name: str, renames: Mapping[str, str] | None = None
+) -> Playbook | PlaybookSet:
+    """The playbook or set of that name (or file), checked.
+
+    Outside a workspace there are no connections to check names against, unless they are renamed.
+    """
+    catalogue = Renamed(workspace, renames or {}) if workspace.root is not None or renames else None
+    file = workspace.playbook_file(name)
+    return load(_shown(file), workspace.host, catalogue)
+
+
+def members(
+    workspace: Workspace, found: PlaybookSet, renames: Mapping[str, str], seen: Sequence[str] = ()
+) -> list[tuple[Playbook, dict[str, str]]]:
+    """The playbooks of a set, each with the connections that it uses instead of those it names."""
+    if found.name in seen:
+        raise ConfigError(f"the set {found.name!r} contains itself", hint="remove it from its own playbooks")
+    result: list[tuple[Playbook, dict[str, str]]] = []
+    for name in found.playbooks:
+        own = {key: renames.get(value, value) for key, value in found.connections.items()}
+        own = {**own, **renames}
+        member = load_playbook(workspace, name, own)
+        if isinstance(member, PlaybookSet):
+            result += members(workspace, member, own, [*seen, found.name])
+        else:
+            result.append((member, own))
+    return result
+
+
+def _shown(file: object) -> Path:
+    """Shipped and own playbooks are files on disk; paths are shown relative where that is shorter."""
+    path = Path(str(file))
+    try:
+        relative = path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
+    return relative

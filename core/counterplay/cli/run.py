@@ -1,0 +1,177 @@
+"""`playbook run`: the main job."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from counterplay.cli.output import json_option, print_json
+from counterplay.errors import ConfigError
+
+
+@click.command()
+@click.argument("name")
+@click.option("--once", is_flag=True, help="End when everything that is listed now is accounted for.")
+@click.option(
+    "--event",
+    "event_file",
+    metavar="FILE",
+    help="Run for the events in FILE (JSON object, array or lines; - is stdin) instead of the trigger's.",
+)
+@click.option("--input", "inputs", multiple=True, metavar="NAME=VALUE", help="Give an input of the playbook.")
+@click.option(
+    "--connection",
+    "connections",
+    multiple=True,
+    metavar="NAME=OTHER",
+    help="Use the connection OTHER where the playbook names NAME; `sim` is the simulated one.",
+)
+@click.option(
+    "--listen",
+    default="127.0.0.1:8787",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where push triggers are served (plain HTTP: put a TLS proxy in front of other addresses).",
+)
+@json_option
+def run(
+    name: str,
+    once: bool,
+    event_file: str | None,
+    inputs: tuple[str, ...],
+    connections: tuple[str, ...],
+    listen: str,
+    as_json: bool,
+) -> None:
+    """Run the playbook NAME (or FILE.yaml), or all playbooks of the set NAME.
+
+    Follows its source until Ctrl-C; with --once it ends when everything that was listed is accounted
+    for and the runs that it started ended or wait. What was interrupted goes on at the next start.
+
+    Exits 0 when all is done, 1 when something failed or is quarantined, 2 when the input is invalid,
+    3 when something waits or is blocked, 130 when interrupted.
+    """
+    from counterplay.cli.loading import load_playbook, members, open_workspace
+    from counterplay.cli.progress import print_summary, progress
+    from counterplay.language import PlaybookSet
+    from counterplay.runtime.opening import Opener
+    from counterplay.runtime.session import Session, Task
+
+    workspace = open_workspace()
+    renames = _pairs(connections, "--connection")
+    given = _pairs(inputs, "--input")
+    found = load_playbook(workspace, name, renames)
+    if isinstance(found, PlaybookSet):
+        once = once or found.once
+        playbooks = members(workspace, found, renames)
+    else:
+        playbooks = [(found, renames)]
+    tasks = [
+        Task(one, one.inputs_from(_own(given, one.inputs, len(playbooks))), own) for one, own in playbooks
+    ]
+    _no_stray_inputs(given, [one.inputs for one, _ in playbooks])
+    events = _read_events(event_file) if event_file is not None else None
+    stop = threading.Event()
+    opener = Opener(workspace, stop)
+    session = Session(opener, found.name, tasks, once=once, stop=stop, events=events, listen=listen)
+    with _signals(stop), progress(session, opener, quiet=as_json) as on_started:
+        ended = session.run(on_started)
+    if as_json:
+        print_json(
+            {
+                "playbook": found.name,
+                "exit_code": ended.exit_code,
+                "seconds": round(ended.seconds, 3),
+                "figures": ended.figures,
+                "changed": ended.changed,
+                "notices": list(ended.notices.values()),
+                "runs_waiting": ended.runs["waiting"],
+                "remarks": list(ended.lines),
+            }
+        )
+    else:
+        print_summary(found.name, ended)
+    sys.exit(ended.exit_code)
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) asks to finish what is in flight; the second one ends at once."""
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+        os.write(2, b"\nfinishing what is in flight; once more to end at once\n")
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _pairs(words: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{option} {word}: not NAME=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _own(given: dict[str, str], declared: Mapping[str, Any], playbooks: int) -> dict[str, str]:
+    """In a set, an input goes to the playbooks that declare it; a single playbook gets them all."""
+    if playbooks == 1:
+        return given
+    return {key: value for key, value in given.items() if key in declared}
+
+
+def _no_stray_inputs(given: dict[str, str], declared: list[Mapping[str, Any]]) -> None:
+    for key in given:
+        if not any(key in one for one in declared):
+            raise ConfigError(f"no playbook of the set has an input {key!r}")
+
+
+def _read_events(name: str) -> list[bytes]:
+    """The events of a file, as the bytes that stand in it. ConfigError names the place of what is none."""
+    try:
+        body = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the events: {error.strerror}", path=name) from error
+    from counterplay.runtime.decoding import elements, of_lines
+
+    text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not text:
+        raise ConfigError("there is no event in it", path=name, hint="give a JSON object, an array or lines")
+    whole = _one_object(text)
+    if whole:
+        found = of_lines(iter([text.strip()]))
+    elif text.startswith(b"["):
+        found = elements(text)
+    else:
+        found = of_lines(line.strip() for line in text.splitlines() if line.strip())
+    for flaw in found.broken:
+        raise ConfigError(
+            f"event {flaw.position + 1}: {flaw.reason}", path=name, hint="every event is one JSON object"
+        )
+    return [raw for _, raw in found.events]
+
+
+def _one_object(text: bytes) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

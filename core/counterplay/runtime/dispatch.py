@@ -1,0 +1,112 @@
+"""Starts runs: bounded by slots, after their rows are committed, swept so that none is forgotten."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from counterplay.engine import Engine, SegmentBody
+from counterplay.errors import CounterplayError
+from counterplay.store.runs import RunStore
+
+SLOTS = 8
+SWEEP = 0.5
+
+log = logging.getLogger("counterplay.runs")
+
+
+class Dispatcher:
+    """Takes runs out of the outbox and hands them to the engine, at most `slots` at once."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        runs: RunStore,
+        stop: threading.Event,
+        *,
+        slots: int = SLOTS,
+        on_failure: Callable[[CounterplayError], None],
+    ) -> None:
+        self._engine = engine
+        self._runs = runs
+        self._stop = stop
+        self._slots = slots
+        self._on_failure = on_failure
+        self._active: set[str] = set()
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
+
+    def launch(self, body: SegmentBody) -> None:
+        """Start the engine, resume what a dead process left, and begin to dispatch."""
+        self._engine.launch(body)
+        with self._changed:
+            self._active.update(self._engine.recover())
+        self._requeue_stranded()
+        self._thread.start()
+
+    def notify(self) -> None:
+        """New rows are in the outbox."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def ended(self, segment: str) -> None:
+        """A segment gave its slot back."""
+        with self._changed:
+            self._active.discard(segment)
+            self._changed.notify_all()
+
+    def wait_idle(self) -> None:
+        """Return when no run works and none is due, or when the process is asked to stop."""
+        while not self._stop.is_set():
+            with self._changed:
+                if not self._active and not self._runs.due(1):
+                    return
+                self._changed.wait(SWEEP)
+
+    @property
+    def active(self) -> int:
+        return len(self._active)
+
+    def close(self) -> None:
+        """Wait until the segments that work have come to their next step, then stop the engine."""
+        with self._changed:
+            while self._active:
+                self._changed.wait(SWEEP)
+        self.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._engine.close()
+
+    def _requeue_stranded(self) -> None:
+        """A run that says `running` while no segment of it works goes on with a new segment."""
+        for identity, number in self._runs.with_status("running"):
+            segment = f"{identity}/{number}"
+            if segment not in self._active and self._engine.status(segment) != "running":
+                log.warning("run %s was left without a worker; it goes on with its next step", identity)
+                self._runs.park(identity, "queued", None, None)
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._start_due()
+            except CounterplayError as error:
+                self._on_failure(error)
+                return
+            with self._changed:
+                self._changed.wait(SWEEP)
+
+    def _start_due(self) -> None:
+        with self._changed:
+            free = self._slots - len(self._active)
+            active = set(self._active)
+        if free <= 0:
+            return
+        for identity, number in self._runs.due(free + len(active)):
+            segment = f"{identity}/{number}"
+            if segment in active or free <= 0 or self._stop.is_set():
+                continue
+            free -= 1
+            with self._changed:
+                self._active.add(segment)
+            self._engine.start(segment)

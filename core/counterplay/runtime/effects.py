@@ -1,0 +1,224 @@
+"""One attempt of an action: its effect is guarded, captured, journalled, sent, recorded, read back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from counterplay.errors import (
+    CounterplayError,
+    InterruptedWork,
+    PermanentError,
+    StateError,
+    UnknownOutcomeError,
+    WorkError,
+    as_work_error,
+)
+from counterplay.events import JsonObject
+from counterplay.hookspecs import EffectIntent
+from counterplay.modules import Action, StepContext
+from counterplay.plugins import PluginHost
+from counterplay.store.runs import RunStore, StoredEffect
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended. `effect` is the journal's word for it, None when there was no effect."""
+
+    status: str
+    result: JsonObject | None = None
+    error: str | None = None
+    effect: str | None = None
+    verified: bool | None = None
+    settled: str | None = None
+
+
+class Targets:
+    """Effects on one target (tenant, object) happen one after the other."""
+
+    def __init__(self) -> None:
+        self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        self._guard = threading.Lock()
+
+    @contextmanager
+    def alone(self, tenant: str, target: str | None) -> Iterator[None]:
+        if target is None:
+            yield
+            return
+        with self._guard:
+            lock = self._locks[tenant, target]
+        with lock:
+            yield
+
+
+class EffectRunner:
+    """Runs actions. Reads are simply run; effects go through the journal."""
+
+    def __init__(
+        self, host: PluginHost, runs: RunStore, targets: Targets, mask_json: Callable[[Any], Any]
+    ) -> None:
+        self._host = host
+        self._runs = runs
+        self._targets = targets
+        self._mask_json = mask_json
+
+    def attempt(
+        self, uses: str, action: Action, context: StepContext, tenant: str, known: StoredEffect | None
+    ) -> Outcome:
+        """Run the action once. `known` is the journal's entry when an earlier attempt left one."""
+        try:
+            if not action.effect:
+                return Outcome("succeeded", self._json_result(uses, action.run(context)))
+            with self._targets.alone(tenant, action.target()):
+                return self._effect(uses, action, context, tenant, known)
+        except (InterruptedWork, StateError):
+            raise
+        except Exception as error:
+            return Outcome("failed", error=str(as_work_error(error, uses)))
+
+    def _effect(
+        self, uses: str, action: Action, context: StepContext, tenant: str, known: StoredEffect | None
+    ) -> Outcome:
+        if known is None:
+            before = action.capture(context)
+        else:
+            before = known.before
+            settled = self._settle(action, context, known)
+            if settled is not None:
+                return settled
+        intent = EffectIntent(
+            run_id=context.run_id,
+            playbook=context.playbook,
+            step_id=context.step_id,
+            uses=uses,
+            connection=context.connection.label if context.connection else "",
+            tenant=tenant,
+            target=action.target(),
+            before=before,
+        )
+        refusal = self._refusal(intent)
+        self._runs.intend(
+            context.run_id,
+            context.step_id,
+            {
+                "uses": uses,
+                "tenant": tenant,
+                "connection": intent.connection,
+                "target": intent.target,
+                "subject": action.subject(before),
+                "arguments": self._mask_json(action.arguments),
+                "before": self._mask_json(before),
+            },
+        )
+        if refusal is not None:
+            outcome = Outcome("failed", error=f"refused: {refusal}", effect="refused")
+        else:
+            outcome = self._act(uses, action, context, before)
+        self._host.hook.counterplay_after_effect(
+            intent=intent, outcome={"status": outcome.effect, "error": outcome.error}
+        )
+        return outcome
+
+    def _refusal(self, intent: EffectIntent) -> str | None:
+        try:
+            verdicts = self._host.hook.counterplay_before_effect(intent=intent)
+        except Exception as error:  # a guard that cannot answer has not agreed
+            return f"a guard failed: {error}"
+        return next((verdict.reason for verdict in verdicts if verdict.refuse), None)
+
+    def _act(self, uses: str, action: Action, context: StepContext, before: JsonObject) -> Outcome:
+        context.http.before_write = self._journal(context)
+        try:
+            result = self._json_result(uses, action.run(context))
+        except (InterruptedWork, StateError):
+            raise
+        except UnknownOutcomeError as error:
+            return self._after_lost_answer(action, context, before, error)
+        except Exception as error:
+            return Outcome("failed", error=str(as_work_error(error, uses)), effect="failed")
+        finally:
+            context.http.before_write = None
+        return Outcome(
+            "succeeded", result, effect="done", verified=_verified(action, context, before, result)
+        )
+
+    def _after_lost_answer(
+        self, action: Action, context: StepContext, before: JsonObject, error: UnknownOutcomeError
+    ) -> Outcome:
+        if action.settle == "read":
+            result = action.settled(context, before)
+            if result is not None:
+                return Outcome(
+                    "succeeded",
+                    result,
+                    effect="done",
+                    verified=True,
+                    settled="the answer was lost; read back",
+                )
+            return Outcome(
+                "failed", error=f"{error.message}; reading it back shows no effect", effect="failed"
+            )
+        return Outcome("failed", error=str(error), effect="unknown")
+
+    def _settle(self, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
+        """What a journalled intent without an outcome became; None: it has to be done (again)."""
+        if not known.calls:
+            return None  # the process ended before anything was sent
+        if action.settle == "repeat":
+            return None
+        if action.settle == "read":
+            result = action.settled(context, known.before)
+            if result is None:
+                return None
+            return Outcome(
+                "succeeded", result, effect="done", verified=True, settled="read back after a stop"
+            )
+        lost = f"the process stopped between a request and its answer ({_call(known.calls[-1])})"
+        return Outcome(
+            "failed",
+            error=f"{lost}; look at the target: it may or may not have taken effect",
+            effect="unknown",
+        )
+
+    def _journal(self, context: StepContext) -> Callable[[requests.PreparedRequest], None]:
+        def before_write(request: requests.PreparedRequest) -> None:
+            body = request.body
+            if isinstance(body, bytes):
+                body = body.decode("utf-8", "replace")
+            try:
+                content = json.loads(body) if isinstance(body, str) else None
+            except ValueError:
+                content = body
+            call = {"method": request.method, "url": request.url, "body": content}
+            self._runs.add_call(context.run_id, context.step_id, self._mask_json(call))
+
+        return before_write
+
+    def _json_result(self, uses: str, result: object) -> JsonObject:
+        try:
+            if not isinstance(result, dict):
+                raise TypeError(f"it returned {type(result).__name__}, not a JSON object")
+            copy: JsonObject = json.loads(json.dumps(result, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise PermanentError(f"{uses}: {error}", hint="this is a fault of the plugin") from error
+        masked: JsonObject = self._mask_json(copy)
+        return masked
+
+
+def _verified(action: Action, context: StepContext, before: JsonObject, result: JsonObject) -> bool | None:
+    """Read the effect back; that the reading failed says nothing about the effect."""
+    try:
+        return action.verify(context, before, result)
+    except (WorkError, CounterplayError):
+        return None
+
+
+def _call(call: JsonObject) -> str:
+    return f"{call.get('method')} {call.get('url')}"

@@ -1,0 +1,41 @@
+"""The counts of one invocation, as the progress display and the closing summary show them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from typing import Any
+
+
+class Figures:
+    """Thread-safe counters by name, and notices for people (who is blocked, what failed)."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._notices: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, count: int = 1) -> None:
+        if count:
+            with self._lock:
+                self._counts[name] += count
+
+    def __getitem__(self, name: str) -> int:
+        return self._counts[name]
+
+    def notice(self, about: str, text: str | None) -> None:
+        """Say something about a thing until it is taken back with None."""
+        with self._lock:
+            if text is None:
+                self._notices.pop(about, None)
+            else:
+                self._notices[about] = text
+
+    @property
+    def notices(self) -> dict[str, str]:
+        with self._lock:
+            return dict(self._notices)
+
+    def to_dict(self) -> dict[str, Any]:
+        with self._lock:
+            return dict(self._counts)

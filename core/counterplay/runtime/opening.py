@@ -1,0 +1,96 @@
+"""Opens what playbooks name: connections with their secrets, and the sessions that carry them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from counterplay.errors import ConfigError
+from counterplay.events import JsonObject
+from counterplay.language import Labels, Playbook, Use, connection_of, with_defaults
+from counterplay.language.arguments import problems
+from counterplay.modules import Connection
+from counterplay.plugins import PluginHost
+from counterplay.secrets import Secrets
+from counterplay.wire import Pauses, Wire
+from counterplay.workspace import ConnectionEntry, Workspace, settings_with_plain_references
+
+
+class Opener:
+    """Connections by (name, kind), each opened once in a process."""
+
+    def __init__(self, workspace: Workspace, stop: threading.Event | None = None) -> None:
+        self.workspace = workspace
+        self.secrets = Secrets(
+            workspace.base,
+            lambda scheme, name: workspace.host.hook.counterplay_secret(scheme=scheme, reference=name),
+        )
+        self._stop = stop or threading.Event()
+        self._pauses = Pauses()
+        self._open: dict[tuple[str, str], Connection] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def host(self) -> PluginHost:
+        return self.workspace.host
+
+    def connection(self, name: str, kind: str) -> Connection:
+        """The connection of that name and kind. ConfigError: there is none, or its settings are wrong."""
+        with self._lock:
+            if (name, kind) not in self._open:
+                self._open[name, kind] = self._opened(name, kind)
+            return self._open[name, kind]
+
+    def connection_for(
+        self, use: Use, playbook: Playbook, renames: Mapping[str, str], meta: Mapping[str, Any]
+    ) -> Connection | None:
+        """The connection of a step or sink: its own, else the one that the event came through."""
+        kind = self.host.module(use.uses).cls.connection
+        if kind is None:
+            return None
+        named = connection_of(use, playbook, self.host)
+        if use.connection is None and named is not None and meta.get("connection"):
+            return self.connection(str(meta["connection"]), kind)
+        if named is None or isinstance(named, Labels):
+            raise ConfigError(f"{use.uses} needs a connection of kind {kind}", hint="write `connection:`")
+        return self.connection(renames.get(named, named), kind)
+
+    def wire(self, connection: Connection | None) -> Wire:
+        """A session for the connection's services."""
+        return Wire(connection, stop=self._stop, pauses=self._pauses, mask=self.secrets.mask)
+
+    def _opened(self, name: str, kind: str) -> Connection:
+        info = self.host.module(kind)
+        cls = info.cls
+        if not issubclass(cls, Connection):
+            raise ConfigError(f"{kind} is a {info.kind}, not a connection")
+        entry = self._entry(name, kind)
+        settings = settings_with_plain_references(entry, info.schema, self.secrets.plain)
+        for problem in problems(settings, info.schema):
+            where = ".".join(["connections", name, *(str(part) for part in problem.path)])
+            raise ConfigError(f"{where}: {problem.message}", hint=problem.hint or None)
+        return cls(name, with_defaults(info.schema, settings), self.secrets)
+
+    def _entry(self, name: str, kind: str) -> ConnectionEntry:
+        configured = self.workspace.entries.get(name)
+        if configured is not None and configured.uses == kind:
+            return configured
+        offer = self.workspace.offers.get((name, kind))
+        if offer is not None:
+            return ConnectionEntry(name, kind, (), self._offered(offer.open(), kind))
+        kinds = sorted(self.workspace.kinds(name))
+        if kinds:
+            raise ConfigError(f"the connection {name!r} is of kind {', '.join(kinds)}, not {kind}")
+        raise ConfigError(
+            f"there is no connection {name!r} of kind {kind}",
+            hint=f"add it under `connections:` in {self.workspace.base / 'counterplay.yaml'}, "
+            f"or run with `--connection {name}=sim`",
+        )
+
+    def _offered(self, settings: JsonObject, kind: str) -> JsonObject:
+        described = self.host.module(kind).schema.get("properties", {})
+        for key, value in settings.items():
+            if described.get(key, {}).get("writeOnly"):
+                self.secrets.remember(str(value))
+        return settings

@@ -1,0 +1,349 @@
+"""One `playbook run`: feeds for the playbooks' triggers, a dispatcher for their runs, and an end.
+
+With `once` it ends when everything that was listed is accounted for and the runs ended or wait; else
+it follows the sources until it is asked to stop.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from counterplay.clock import now, to_text
+from counterplay.errors import BlockedError, ConfigError, CounterplayError, StateError
+from counterplay.events import JsonObject
+from counterplay.hookspecs import Invocation
+from counterplay.language import Labels, Playbook, Use, parse_duration, with_defaults
+from counterplay.modules import Connection, Context, PollTrigger, PushTrigger, Sink, Transform, Trigger
+from counterplay.runtime.feeds import Feed
+from counterplay.runtime.figures import Figures
+from counterplay.runtime.listener import Listener
+from counterplay.runtime.opening import Opener
+from counterplay.runtime.subscribers import SinkPipe, Subscriber
+from counterplay.store.database import Database, WorkerLock, open_database
+from counterplay.store.feeds import FeedKey, FeedStore
+from counterplay.store.runs import RunStore, StoredEffect
+
+DEFAULT_INTERVAL = timedelta(seconds=60)
+BY_HAND = {"by": "hand"}
+_UNFINISHED = ("queued", "running", "waiting", "blocked")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A playbook to run, with the inputs it is given and the connections that its set renames."""
+
+    playbook: Playbook
+    inputs: JsonObject
+    renames: JsonObject = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a session ended. `lines` are what plugins add to its summary."""
+
+    exit_code: int
+    figures: JsonObject
+    notices: dict[str, str]
+    runs: JsonObject
+    changed: dict[str, list[str]]
+    lines: tuple[str, ...]
+    seconds: float
+
+
+class Session:
+    """Runs tasks on one store. `run()` is called once."""
+
+    def __init__(
+        self,
+        opener: Opener,
+        name: str,
+        tasks: Sequence[Task],
+        *,
+        once: bool,
+        stop: threading.Event,
+        events: Sequence[bytes] | None = None,
+        listen: str = "127.0.0.1:8787",
+    ) -> None:
+        self.name = name
+        self.figures = Figures()
+        self.urls: list[str] = []
+        self._opener = opener
+        self._tasks = tasks
+        self._once = once or events is not None
+        self._stop = stop
+        self._events = events
+        self._listen = listen
+        self._used: set[str] = set()
+        self._failures: list[CounterplayError] = []
+        self._began = to_text(now())
+
+    @property
+    def host(self) -> Any:
+        return self._opener.host
+
+    def run(self, on_started: Callable[[], None] = lambda: None) -> Ended:
+        """Work to the end. StateError and ConfigError: it could not begin, or the store failed it."""
+        began = time.monotonic()
+        with ExitStack() as stack:
+            database = self._open_store(stack)
+            feeds = FeedStore(database)
+            runs = RunStore(database)
+            dispatcher = self._dispatcher(runs, feeds, stack)
+            working = self._feeds(feeds, runs, dispatcher.notify if dispatcher else lambda: None)
+            push = [feed for feed in working if isinstance(feed.trigger, PushTrigger)]
+            if push and not self._once:
+                self.urls = stack.enter_context(Listener(self._listen, push)).urls
+            on_started()
+            self._follow(working)
+            if dispatcher is not None and self._once:
+                dispatcher.wait_idle()
+            interrupted = self._stop.is_set() and not self._failures
+            if dispatcher is not None:
+                self._stop.set()
+                dispatcher.close()
+            failure = next((one for one in self._failures if isinstance(one, StateError)), None)
+            if failure is not None:
+                raise failure
+            return self._ended(working, runs, interrupted, began)
+
+    def _open_store(self, stack: ExitStack) -> Database:
+        from pathlib import Path
+
+        url = self._opener.workspace.store_url
+        stack.enter_context(WorkerLock(Path(url.removeprefix("sqlite:///")), f"playbook run {self.name}"))
+        database = open_database(url)
+        stack.callback(database.close)
+        return database
+
+    def _dispatcher(self, runs: RunStore, feeds: FeedStore, stack: ExitStack) -> Any:
+        """The dispatcher, when there are runs to do; the engine costs half a second to import."""
+        if not any(task.playbook.run_steps for task in self._tasks) and not runs.with_status(*_UNFINISHED):
+            return None
+        from counterplay.engine.dbos_engine import DbosEngine
+        from counterplay.runtime.dispatch import SLOTS, Dispatcher
+        from counterplay.runtime.interpreter import Interpreter
+
+        engine = DbosEngine(self._opener.workspace.store_url, threads=2 * SLOTS)
+        dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail)
+        interpreter = Interpreter(
+            self.host, runs, feeds, self._opener, self.figures, self._stop, dispatcher.ended, self._fail
+        )
+        dispatcher.launch(interpreter.segment)
+        return dispatcher
+
+    def _fail(self, error: CounterplayError) -> None:
+        """Something failed that no single feed or run can answer for: everything stops."""
+        self._failures.append(error)
+        self._stop.set()
+
+    # --- feeds -----------------------------------------------------------------------------------
+
+    def _feeds(self, store: FeedStore, runs: RunStore, notify: Callable[[], None]) -> list[Feed]:
+        """One feed for each distinct source, with all the playbooks that subscribe to it."""
+        feeds: dict[FeedKey, Feed] = {}
+        for task in self._tasks:
+            for connection in self._trigger_connections(task):
+                for key, trigger, interval in self._sources(task, connection, store):
+                    subscriber = self._subscriber(task, connection)
+                    if key in feeds:
+                        feeds[key].join(subscriber, interval)
+                        continue
+                    feeds[key] = Feed(
+                        key,
+                        trigger,
+                        self._context(connection),
+                        [subscriber],
+                        store=store,
+                        runs=runs,
+                        figures=self.figures,
+                        stop=self._stop,
+                        runs_added=lambda _added: notify(),
+                        poll_interval=interval,
+                        once=self._once,
+                    )
+        for feed in feeds.values():
+            feed.open()
+        self._spool_given_events(list(feeds.values()))
+        return list(feeds.values())
+
+    def _trigger_connections(self, task: Task) -> list[Connection | None]:
+        use = task.playbook.trigger
+        kind = self.host.module(use.uses).cls.connection
+        if kind is None:
+            return [None]
+        if isinstance(use.connection, Labels):
+            names = list(self._opener.workspace.labelled(use.connection.labels, kind))
+            if not names:
+                raise ConfigError(
+                    f"no connection of kind {kind} has the labels {', '.join(use.connection.labels)}",
+                    hint="label connections in counterplay.yaml",
+                )
+        elif use.connection is None:
+            raise ConfigError(f"the trigger {use.uses} needs a connection", hint="write `connection:`")
+        else:
+            names = [task.renames.get(use.connection, use.connection)]
+        return [self._connection(name, kind) for name in names]
+
+    def _connection(self, name: str, kind: str) -> Connection:
+        self._used.add(name)
+        return self._opener.connection(name, kind)
+
+    def _sources(
+        self, task: Task, connection: Connection | None, store: FeedStore
+    ) -> list[tuple[FeedKey, Trigger, timedelta]]:
+        """The feeds that a trigger stands for: one for each element of an `x-feed-key: each` argument."""
+        use = task.playbook.trigger
+        info = self.host.module(use.uses)
+        arguments = with_defaults(info.schema, use.template.render({"inputs": task.inputs}))
+        interval = parse_duration(str(arguments["poll_interval"])) if "poll_interval" in arguments else None
+        tenant = connection.tenant if connection is not None else "local"
+        label = connection.label if connection is not None else ""
+
+        def key_of(part: JsonObject) -> FeedKey:
+            return FeedKey(use.uses, label, tenant, json.dumps(part, sort_keys=True))
+
+        found: list[tuple[FeedKey, Trigger, timedelta]] = []
+        by_hand = key_of(BY_HAND)
+        plain = info.cls(arguments)
+        only_by_hand = not isinstance(plain, (PollTrigger, PushTrigger)) and not hasattr(plain, "discover")
+        if only_by_hand and self._events is None and not store.has_subscription(by_hand, task.playbook.name):
+            raise ConfigError(
+                f"{use.uses} has no events of its own", hint="give them with --event FILE (or - for stdin)"
+            )
+        if self._events is not None or store.has_subscription(by_hand, task.playbook.name):
+            found.append((by_hand, HandTrigger(plain), DEFAULT_INTERVAL))
+        if self._events is None and not only_by_hand:
+            for part in _expanded(info.schema, arguments):
+                key = {name: value for name, value in part.items() if _is_key(info.schema, name)}
+                found.append((key_of(key), info.cls(part), interval or DEFAULT_INTERVAL))
+        return found
+
+    def _subscriber(self, task: Task, connection: Connection | None) -> Subscriber:
+        meta = {"connection": connection.label} if connection is not None else {}
+        playbook = task.playbook
+        transforms = []
+        for step in playbook.batch_steps:
+            assert step.use is not None
+            transform = self._instance(step.use, task)
+            assert isinstance(transform, Transform)
+            transforms.append((transform, self._context(self._for_use(step.use, task, meta))))
+        sinks = []
+        for index, use in enumerate(playbook.sinks if not playbook.run_steps else ()):
+            sink = self._instance(use, task)
+            assert isinstance(sink, Sink)
+            opened = self._for_use(use, task, meta)
+            name = f"{index + 1}:{use.uses}@{opened.label if opened else ''}"
+            sinks.append(SinkPipe(name, sink, self._context(opened)))
+        for use in [*(step.use for step in playbook.run_steps), *playbook.sinks]:
+            if use is not None:
+                self._for_use(
+                    use, task, meta
+                )  # a connection that cannot be opened is told before anything runs
+        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks)
+
+    def _for_use(self, use: Use, task: Task, meta: JsonObject) -> Connection | None:
+        opened = self._opener.connection_for(use, task.playbook, task.renames, meta)
+        if opened is not None:
+            self._used.add(opened.label)
+        return opened
+
+    def _instance(self, use: Use, task: Task) -> Any:
+        info = self.host.module(use.uses)
+        return info.cls(with_defaults(info.schema, use.template.render({"inputs": task.inputs})))
+
+    def _context(self, connection: Connection | None) -> Context:
+        return Context(http=self._opener.wire(connection), connection=connection, stop=self._stop)
+
+    def _spool_given_events(self, feeds: Sequence[Feed]) -> None:
+        if self._events is None:
+            return
+        for feed in feeds:
+            feed.spool(f"hand-{uuid.uuid4()}", self._events)
+        self._events = ()
+
+    def _follow(self, feeds: Sequence[Feed]) -> None:
+        threads = [threading.Thread(target=feed.run, name=feed.label, daemon=True) for feed in feeds]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            for thread in threads:
+                thread.join(0.05)
+            for feed in feeds:
+                if isinstance(feed.failure, StateError) and not self._failures:
+                    self._fail(feed.failure)
+        if not self._once and not self._failures:
+            self._stop.wait()
+
+    # --- the end ---------------------------------------------------------------------------------
+
+    def _ended(self, feeds: Sequence[Feed], runs: RunStore, interrupted: bool, began: float) -> Ended:
+        waiting = runs.with_status("waiting", "blocked")
+        failed = any(
+            feed.failure is not None and not isinstance(feed.failure, BlockedError) for feed in feeds
+        )
+        failed = failed or any(self.figures[name] for name in _FAILING)
+        blocked = bool(waiting) or any(
+            isinstance(feed.failure, BlockedError) or any(one.pause.blocked for one in feed.subscribers)
+            for feed in feeds
+        )
+        code = 130 if interrupted else 1 if failed else 3 if blocked else 0
+        figures = self.figures.to_dict()
+        figures["runs_waiting"] = len(waiting)
+        invocation = Invocation(self.name, tuple(sorted(self._used)), code == 0, figures)
+        lines = [
+            line
+            for answer in self.host.hook.counterplay_invocation_finished(invocation=invocation)
+            for line in answer or ()
+        ]
+        return Ended(
+            exit_code=code,
+            figures=figures,
+            notices=self.figures.notices,
+            runs={"waiting": [identity for identity, _ in waiting]},
+            changed=_changed(runs.effects_since(self._began)),
+            lines=tuple(lines),
+            seconds=time.monotonic() - began,
+        )
+
+
+_FAILING = ("runs_failed", "broken", "quarantined", "lost", "gaps", "dead_letters")
+
+
+def _changed(effects: Sequence[StoredEffect]) -> dict[str, list[str]]:
+    """What was done, by whom or what it was done to, as people call them."""
+    found: dict[str, list[str]] = {}
+    for one in effects:
+        if one.status == "done":
+            found.setdefault(one.subject or one.target or one.connection, []).append(one.uses)
+    return found
+
+
+class HandTrigger(Trigger):
+    """Events that somebody gave by hand: each invocation is a new occurrence, whatever they hold."""
+
+    name = "by_hand"
+
+    def __init__(self, instead_of: Trigger) -> None:
+        super().__init__(instead_of.arguments)
+
+
+def _expanded(schema: JsonObject, arguments: JsonObject) -> list[JsonObject]:
+    """The arguments once for each element of the argument that says `x-feed-key: each`."""
+    for name, described in schema.get("properties", {}).items():
+        if described.get("x-feed-key") == "each" and isinstance(arguments.get(name), list):
+            return [{**arguments, name: [element]} for element in arguments[name]]
+    return [arguments]
+
+
+def _is_key(schema: JsonObject, name: str) -> bool:
+    """Does the argument tell sources apart? All do but the interval, unless the schema says otherwise."""
+    described = schema.get("properties", {}).get(name, {})
+    return name != "poll_interval" and described.get("x-feed-key") is not False

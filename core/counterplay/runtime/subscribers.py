@@ -1,0 +1,101 @@
+"""A playbook as a feed sees it: what it lets through, what it delivers, what it starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from counterplay.events import Event, JsonObject
+from counterplay.language import Playbook
+from counterplay.modules import Context, Sink, Transform
+
+BLOCKED_RETRY = 60.0
+_LONGEST_PAUSE = 60.0
+
+
+@dataclass
+class SinkPipe:
+    """One sink of a playbook, ready to use. `name` identifies it in the ledger."""
+
+    name: str
+    sink: Sink
+    context: Context
+
+
+@dataclass
+class Sifted:
+    """What the batch path made of a unit's events."""
+
+    events: Sequence[Event]
+    filtered: int
+    condition_errors: int
+    dropped: int
+    first_error: str | None = None
+
+
+@dataclass
+class Subscriber:
+    """A playbook that subscribes to a feed, with everything that its batch path needs."""
+
+    playbook: Playbook
+    inputs: JsonObject
+    renames: JsonObject
+    transforms: Sequence[tuple[Transform, Context]] = ()
+    sinks: Sequence[SinkPipe] = ()
+    pause: Pause = field(default_factory=lambda: Pause())
+
+    @property
+    def name(self) -> str:
+        return self.playbook.name
+
+    @property
+    def starts_runs(self) -> bool:
+        return bool(self.playbook.run_steps)
+
+    def sift(self, events: Sequence[Event]) -> Sifted:
+        """Filter, then the leading transforms."""
+        kept: list[Event] = []
+        condition_errors = 0
+        first_error: str | None = None
+        condition = self.playbook.filter
+        for event in events:
+            if condition is not None:
+                truth = condition.evaluate({"event": event.data, "meta": event.meta, "inputs": self.inputs})
+                if truth.error is not None:
+                    condition_errors += 1
+                    first_error = first_error or truth.error
+                if not truth.value:
+                    continue
+            kept.append(event)
+        filtered = len(events) - len(kept)
+        passed: Sequence[Event] = kept
+        for transform, context in self.transforms:
+            passed = transform.apply(context, passed)
+        return Sifted(passed, filtered, condition_errors, len(kept) - len(passed), first_error)
+
+
+@dataclass
+class Pause:
+    """Back-pressure of one playbook: its sinks refuse, and the others go on."""
+
+    until: float = 0.0
+    failures: int = 0
+    reason: str | None = None
+    blocked: bool = False
+
+    @property
+    def active(self) -> bool:
+        return time.monotonic() < self.until
+
+    def begin(self, reason: str, *, blocked: bool, seconds: float | None) -> None:
+        """Hold the playbook back; each failure in a row doubles the time."""
+        self.failures += 1
+        if seconds is None:
+            seconds = BLOCKED_RETRY if blocked else min(_LONGEST_PAUSE, 2.0 ** min(self.failures, 6) / 2)
+        self.until = time.monotonic() + seconds
+        self.reason = reason
+        self.blocked = blocked
+
+    def clear(self) -> None:
+        self.until, self.failures, self.reason, self.blocked = 0.0, 0, None, False

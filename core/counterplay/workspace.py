@@ -1,0 +1,260 @@
+"""A workspace: the directory with `counterplay.yaml`, `playbooks/` and `.counterplay/` (its state).
+
+Without one, the shipped playbooks and the connections that plugins offer still work, with state under
+the user's state directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from counterplay._data_files import core_schemas, shipped_playbooks
+from counterplay.errors import ConfigError
+from counterplay.events import JsonObject
+from counterplay.hookspecs import ConnectionOffer
+from counterplay.language.arguments import problems
+from counterplay.language.findings import Finding, PlaybookError, did_you_mean
+from counterplay.language.yaml_text import MAX_BYTES, Document, read
+from counterplay.plugins import PluginHost
+from counterplay.secrets import SHORTEST, reference
+
+FILE = "counterplay.yaml"
+STATE = ".counterplay"
+_NOT_YET = {
+    "guardrails": "this version does not enforce guardrails, so it does not accept them in silence",
+    "internal": "this version does not use `internal`",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEntry:
+    """A connection as configured. `settings` still holds references."""
+
+    name: str
+    uses: str
+    labels: tuple[str, ...]
+    settings: JsonObject
+
+
+def find_root(start: Path | None = None) -> Path | None:
+    """The nearest folder with a `counterplay.yaml`, from `start` (the current directory) upwards."""
+    here = (start or Path.cwd()).resolve()
+    return next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
+
+
+def find_state_dir(start: Path | None = None) -> Path:
+    """Where state is kept: the workspace's `.counterplay`, else the user's state directory."""
+    root = find_root(start)
+    if root is not None:
+        return root / STATE
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "counterplay"
+
+
+class Workspace:
+    """The workspace that commands work in. It implements the catalogue that playbooks are checked by."""
+
+    def __init__(self, host: PluginHost, root: Path | None = None) -> None:
+        self.host = host
+        self.root = root if root is not None else find_root()
+        self.state_dir = self.root / STATE if self.root else find_state_dir()
+
+    @property
+    def base(self) -> Path:
+        """Where relative paths of the configuration begin."""
+        return self.root or Path.cwd()
+
+    @cached_property
+    def config(self) -> JsonObject:
+        """`counterplay.yaml`, checked. PlaybookError: everything that is wrong with it."""
+        if self.root is None:
+            return {}
+        path = self.root / FILE
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"cannot read it: {error.strerror}", path=path) from error
+        if not _has_content(text):
+            return {}
+        document = read(text[: MAX_BYTES + 1], str(path))
+        wrong = list(self._findings(document))
+        if wrong:
+            raise PlaybookError(wrong)
+        data: JsonObject = document.data
+        return data
+
+    @property
+    def store_url(self) -> str:
+        """The URL of the store, its path absolute."""
+        url = self.config.get("store")
+        if url is None:
+            return f"sqlite:///{self.state_dir / 'state.db'}"
+        return f"sqlite:///{(self.base / str(url).removeprefix('sqlite:///')).resolve()}"
+
+    @cached_property
+    def entries(self) -> dict[str, ConnectionEntry]:
+        """The configured connections by name."""
+        return {
+            name: ConnectionEntry(
+                name,
+                settings["uses"],
+                tuple(settings.get("labels") or ()),
+                {key: value for key, value in settings.items() if key not in ("uses", "labels")},
+            )
+            for name, settings in (self.config.get("connections") or {}).items()
+        }
+
+    @cached_property
+    def offers(self) -> dict[tuple[str, str], ConnectionOffer]:
+        """Connections that plugins offer, by (name, kind); configured names win."""
+        found: dict[tuple[str, str], ConnectionOffer] = {}
+        for offered in self.host.hook.counterplay_connections(state_dir=self.state_dir):
+            for offer in offered or ():
+                if offer.name not in self.entries and offer.uses in self.host.modules:
+                    found[offer.name, offer.uses] = offer
+        return found
+
+    # --- the catalogue of connections ------------------------------------------------------------
+
+    def names(self) -> Collection[str]:
+        """All names of connections."""
+        return sorted({*self.entries, *(name for name, _ in self.offers)})
+
+    def kinds(self, name: str) -> Collection[str]:
+        """The kinds of connection of that name."""
+        if name in self.entries:
+            return {self.entries[name].uses}
+        return {kind for offered, kind in self.offers if offered == name}
+
+    def labelled(self, labels: Sequence[str], kind: str) -> Sequence[str]:
+        """Names of the connections of a kind that carry all the labels."""
+        return [
+            entry.name
+            for entry in self.entries.values()
+            if entry.uses == kind and set(labels) <= set(entry.labels)
+        ]
+
+    # --- playbooks -------------------------------------------------------------------------------
+
+    def playbooks(self) -> dict[str, Path | Traversable]:
+        """Playbook files by name: the shipped ones, then the workspace's, which win."""
+        found: dict[str, Path | Traversable] = {}
+        for folder in (shipped_playbooks(), *([self.root / "playbooks"] if self.root else [])):
+            if folder.is_dir():
+                for file in sorted(folder.iterdir(), key=lambda one: one.name):
+                    stem, dot, ending = file.name.rpartition(".")
+                    if dot and ending in ("yaml", "yml") and file.is_file():
+                        found[stem] = file
+        return dict(sorted(found.items()))
+
+    def playbook_file(self, name: str) -> Path | Traversable:
+        """The file of a playbook, by name or by path. ConfigError: there is none."""
+        if name.endswith((".yaml", ".yml")) or os.sep in name:
+            path = Path(name)
+            if not path.is_file():
+                raise ConfigError("there is no such file", path=path)
+            return path
+        known = self.playbooks()
+        if name not in known:
+            hint = did_you_mean(name, known, "`playbook list` shows what there is")
+            raise ConfigError(f"no playbook is called {name!r}", hint=hint)
+        return known[name]
+
+    # --- checking --------------------------------------------------------------------------------
+
+    def _findings(self, document: Document) -> Iterator[Finding]:
+        schema = json.loads((core_schemas() / "workspace.json").read_text("utf-8"))
+        for key, why in _NOT_YET.items():
+            if key in document.data:
+                yield document.finding((key,), why, f"remove `{key}`", key=True)
+        known = {key: value for key, value in document.data.items() if key not in _NOT_YET}
+        for problem in problems(known, schema):
+            if problem.path[:1] == ("store",) and isinstance(known.get("store"), str):
+                yield document.finding(
+                    problem.path, "this version keeps its state in SQLite", "write sqlite:///PATH"
+                )
+            else:
+                yield document.finding(problem.path, problem.message, problem.hint, key=problem.at_key)
+        connections = known.get("connections")
+        if isinstance(connections, dict):
+            for name, settings in connections.items():
+                if isinstance(settings, dict) and isinstance(settings.get("uses"), str):
+                    yield from self._connection_findings(document, name, settings)
+
+    def _connection_findings(self, document: Document, name: str, settings: JsonObject) -> Iterator[Finding]:
+        place = ("connections", name)
+        try:
+            info = self.host.module(settings["uses"])
+        except ConfigError as error:
+            yield document.finding((*place, "uses"), error.message, error.hint or "")
+            return
+        if info.kind != "connection":
+            yield document.finding(
+                (*place, "uses"),
+                f"{info.uses} is a {info.kind}, not a connection",
+                "name a kind of connection",
+            )
+            return
+        own = {key: value for key, value in settings.items() if key not in ("uses", "labels")}
+        for key, value in own.items():
+            try:
+                found = reference(value)
+            except ConfigError as error:
+                yield document.finding((*place, key), error.message, error.hint or "")
+                continue
+            described = info.schema.get("properties", {}).get(key, {})
+            short = isinstance(value, str) and found is None and len(value) < SHORTEST
+            if described.get("writeOnly") and short:
+                yield document.finding(
+                    (*place, key), f"the secret has fewer than {SHORTEST} characters", "use a longer one"
+                )
+        for problem in problems(own, info.schema):
+            at_value = own.get(str(problem.path[0])) if problem.path else None
+            if not (isinstance(at_value, str) and "${" in at_value):
+                yield document.finding(
+                    (*place, *problem.path), problem.message, problem.hint, key=problem.at_key
+                )
+
+
+def _has_content(text: bytes) -> bool:
+    return any(line.strip() and not line.lstrip().startswith(b"#") for line in text.splitlines())
+
+
+def example_config() -> str:
+    """What `playbook init` writes."""
+    return _EXAMPLE
+
+
+_EXAMPLE = """\
+# A counterplay workspace. Secrets are references: ${env:NAME}, ${file:PATH} or ${keyring:SERVICE/USER}.
+# The connection `sim` (a simulated tenant and intake) needs no entry here.
+
+# connections:
+#   contoso:
+#     uses: m365.tenant
+#     tenant_id: 00000000-0000-0000-0000-000000000000
+#     client_id: 00000000-0000-0000-0000-000000000000
+#     client_secret: ${env:CONTOSO_SECRET}
+#   siem:
+#     uses: intake.key
+#     url: https://intake.example.net
+#     intake_key: ${env:INTAKE_KEY}
+"""
+
+
+def settings_with_plain_references(entry: ConnectionEntry, schema: JsonObject, plain: Any) -> JsonObject:
+    """The settings with references of values that are no secrets resolved; secrets stay references."""
+    described = schema.get("properties", {})
+    return {
+        key: value
+        if described.get(key, {}).get("writeOnly") or reference(value) is None
+        else plain(value, where=f"connections.{entry.name}.{key}")
+        for key, value in entry.settings.items()
+    }
