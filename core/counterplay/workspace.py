@@ -145,14 +145,13 @@ class Workspace:
 
     def playbooks(self) -> dict[str, Path | Traversable]:
         """Playbook files by name: the shipped ones, then the workspace's, which win."""
-        found: dict[str, Path | Traversable] = {}
-        for folder in (shipped_playbooks(), *([self.root / "playbooks"] if self.root else [])):
-            if folder.is_dir():
-                for file in sorted(folder.iterdir(), key=lambda one: one.name):
-                    stem, dot, ending = file.name.rpartition(".")
-                    if dot and ending in ("yaml", "yml") and file.is_file():
-                        found[stem] = file
-        return dict(sorted(found.items()))
+        own = _playbook_files(self.root / "playbooks") if self.root else {}
+        return dict(sorted({**self.shipped, **own}.items()))
+
+    @cached_property
+    def shipped(self) -> dict[str, Path | Traversable]:
+        """The playbooks that counterplay ships, by name."""
+        return _playbook_files(shipped_playbooks())
 
     def playbook_file(self, name: str) -> Path | Traversable:
         """The file of a playbook, by name or by path. ConfigError: there is none."""
@@ -221,6 +220,13 @@ class Workspace:
                 yield document.finding(
                     (*place, *problem.path), problem.message, problem.hint, key=problem.at_key
                 )
+
+
+def _playbook_files(folder: Path | Traversable) -> dict[str, Path | Traversable]:
+    if not folder.is_dir():
+        return {}
+    files = [file for file in folder.iterdir() if file.name.endswith((".yaml", ".yml")) and file.is_file()]
+    return {file.name.rpartition(".")[0]: file for file in files}
 
 
 def _has_content(text: bytes) -> bool:

@@ -43,10 +43,12 @@ def load_playbook(
 ) -> Playbook | PlaybookSet:
     """The playbook or set of that name (or file), checked.
 
-    Outside a workspace there are no connections to check names against, unless they are renamed.
+    The names of connections in a shipped playbook are examples: they are held against the workspace
+    only where a set or the command line says what they stand for.
     """
-    catalogue = Renamed(workspace, renames or {}) if workspace.root is not None or renames else None
     file = workspace.playbook_file(name)
+    own = workspace.root is not None and file not in workspace.shipped.values()
+    catalogue = Renamed(workspace, renames or {}) if own or renames else None
     return load(_shown(file), workspace.host, catalogue)
 
 

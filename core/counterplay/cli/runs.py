@@ -91,9 +91,8 @@ def show_run(run_id: str, as_json: bool) -> None:
                 click.echo(f"      settled: {effect.settled}")
             click.echo(f"      before: {_short(effect.before)}")
             for call in effect.calls:
-                click.echo(
-                    f"      sent: {call['method']} {call['url']} {_short(call['body']) if call['body'] else ''}"
-                )
+                body = _short(call["body"]) if call["body"] else ""
+                click.echo(f"      sent: {call['method']} {call['url']} {body}")
 
 
 @contextmanager

@@ -185,7 +185,7 @@ class Feed:
         return [one for one in self.subscribers if one.pause.active]
 
     def _unfinished(self) -> bool:
-        """Is there something that this feed still waits for? With `once`, a blocked sink is not waited for."""
+        """Is something still waited for? With `once`, a blocked sink is not."""
         names = [one.name for one in self.subscribers if not (self._once and one.pause.blocked)]
         return bool(names and self._store.has_pending(self.feed_id, names))
 

@@ -242,11 +242,9 @@ class Session:
             opened = self._for_use(use, task, meta)
             name = f"{index + 1}:{use.uses}@{opened.label if opened else ''}"
             sinks.append(SinkPipe(name, sink, self._context(opened)))
-        for use in [*(step.use for step in playbook.run_steps), *playbook.sinks]:
-            if use is not None:
-                self._for_use(
-                    use, task, meta
-                )  # a connection that cannot be opened is told before anything runs
+        for needed in [*(step.use for step in playbook.run_steps), *playbook.sinks]:
+            if needed is not None:  # a connection that cannot be opened is told before anything runs
+                self._for_use(needed, task, meta)
         return Subscriber(playbook, task.inputs, task.renames, transforms, sinks)
 
     def _for_use(self, use: Use, task: Task, meta: JsonObject) -> Connection | None:
