@@ -1,8 +1,9 @@
 """How long a person waits before anything happens: `python benchmarks/startup.py [N]`.
 
 Runs each command N times (default 10) in a process of its own, and prints median and slowest wall time
-beside the target of the design. The imports of plugins are measured on top of `import counterplay`, in
-one process each, so that the start of Python does not count. Nothing is asserted: machines differ.
+beside the target of the design. A plugin is measured on top of `import counterplay.plugins`, in one
+process each, so that the start of Python does not count: its import, and its import together with the
+naming of its modules, which the host asks for at every start. Nothing is asserted: machines differ.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-_TIME_IMPORT = """
-import sys, time
-for name in sys.argv[2:]:
-    __import__(name)
+_TIMED = """
+import time
+{before}
 began = time.perf_counter()
-__import__(sys.argv[1])
+{code}
 print(time.perf_counter() - began)
+"""
+_LOAD = """
+from importlib.metadata import EntryPoint
+from counterplay.plugins import PluginHost
+point = EntryPoint({name!r}, {value!r}, "counterplay")
 """
 
 
@@ -47,12 +52,14 @@ def main() -> None:
         _command("python -c pass", [sys.executable, "-c", "pass"], None, times),
         _command("playbook --help", [playbook, "--help"], 0.3, times),
         _command("playbook check --all", [playbook, "check", "--all"], 1.0, times),
-        _import("counterplay", None, times),
+        _inside("import counterplay", "", "import counterplay", None, times),
     ]
-    rows += [
-        _import(point.module, 0.05, times, "counterplay")
-        for point in sorted(entry_points(group="counterplay"), key=lambda point: point.name)
-    ]
+    for point in sorted(entry_points(group="counterplay"), key=lambda point: point.name):
+        before = _LOAD.format(name=point.name, value=point.value)
+        what = f"import {point.module}"
+        rows.append(_inside(what, before, what, 0.05, times))
+        load = "assert not PluginHost.load([point]).problems"
+        rows.append(_inside(f"  and name its modules ({point.name})", before, load, 0.05, times))
     _print(rows, times)
 
 
@@ -73,12 +80,11 @@ def _command(what: str, command: list[str], target: float | None, times: int) ->
     return Measured(what, target, seconds, problem)
 
 
-def _import(module: str, target: float | None, times: int, *before: str) -> Measured:
-    """Time of one import, after the imports of `before`."""
-    what = f"import {module}" + (f" after {', '.join(before)}" if before else "")
+def _inside(what: str, before: str, code: str, target: float | None, times: int) -> Measured:
+    """Time of a piece of code in a fresh interpreter, after another piece that does not count."""
     seconds, problem = [], ""
     for number in range(times + 1):
-        command = [sys.executable, "-c", _TIME_IMPORT, module, *before]
+        command = [sys.executable, "-c", _TIMED.format(before=before, code=code)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             problem = _last_line(done.stderr)
