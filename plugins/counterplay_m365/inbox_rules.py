@@ -47,7 +47,7 @@ def reasons(rule: JsonObject, internal_domains: Collection[str]) -> list[str]:
 def domains_of(user: JsonObject) -> set[str]:
     """The domains of a user's own addresses, lower case: those are inside."""
     addresses = [str(user.get("userPrincipalName") or ""), str(user.get("mail") or "")]
-    for proxy in user.get("proxyAddresses") or ():
+    for proxy in _sequence(user.get("proxyAddresses")):
         kind, _, address = str(proxy).partition(":")
         if kind.lower() == "smtp":
             addresses.append(address)
@@ -56,7 +56,7 @@ def domains_of(user: JsonObject) -> set[str]:
 
 def _outside(actions: JsonObject, internal: Collection[str]) -> Iterator[tuple[str, str]]:
     for member, what in _FORWARDS:
-        for recipient in actions.get(member) or ():
+        for recipient in _sequence(actions.get(member)):
             address = str(_mapping(_mapping(recipient).get("emailAddress")).get("address") or "")
             domain = _domain(address)
             if domain and domain not in internal:  # without a domain it is a name inside Exchange
@@ -66,12 +66,16 @@ def _outside(actions: JsonObject, internal: Collection[str]) -> Iterator[tuple[s
 def _words(rule: JsonObject, words: Collection[str]) -> list[str]:
     """Those words that a rule looks for at the beginning of a word."""
     conditions = _mapping(rule.get("conditions"))
-    texts = [str(text).lower() for member in _TEXTS for text in conditions.get(member) or ()]
+    texts = [str(text).lower() for member in _TEXTS for text in _sequence(conditions.get(member))]
     return [word for word in words if any(re.search(rf"\b{word}", text) for text in texts)]
 
 
 def _domain(address: str) -> str:
     return address.rpartition("@")[2].strip().lower() if "@" in address else ""
+
+
+def _sequence(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _mapping(value: object) -> dict[str, Any]:
