@@ -68,7 +68,7 @@ class Wire(requests.Session):
     """One session for one connection (or none). Answers of 2xx are returned, all others raise.
 
     RetryableError, BlockedError, GoneError, RejectedError, PermanentError by what the answer means;
-    UnknownOutcomeError when a request that must not be repeated got no answer; InterruptedWork when
+    UnknownOutcomeError when a write failed that may have taken effect; InterruptedWork when
     `stop` was set while it waited.
     """
 
@@ -115,8 +115,10 @@ class Wire(requests.Session):
     ) -> requests.Response:
         """Send a request until its answer means something final.
 
-        `repeatable` says that doing it twice is harmless; by default only POST is not. `classify`
-        says what an answer to this request means, before the connection is asked.
+        `repeatable` says that doing it twice is harmless; by default only POST is not. A write that
+        fails in the end, after an attempt that may have taken effect, raises UnknownOutcomeError, unless
+        `repeatable=True` was given. `classify` says what an answer to this request means, before the
+        connection is asked.
         """
         try:
             prepared = self.prepare_request(
@@ -126,9 +128,26 @@ class Wire(requests.Session):
             )
         except (requests.exceptions.RequestException, ValueError) as error:
             raise PermanentError(self._mask(f"the request cannot be sent: {error}")) from error
-        if repeatable is None:
-            repeatable = prepared.method in _REPEATABLE
-        return self._until_final(prepared, repeatable, timeout or READ_TIMEOUT, classify)
+        doubts: list[str] = []
+        try:
+            return self._until_final(
+                prepared,
+                prepared.method in _REPEATABLE if repeatable is None else repeatable,
+                timeout or READ_TIMEOUT,
+                classify,
+                doubts,
+            )
+        except WorkError as error:
+            if not doubts or repeatable or prepared.method in _READS:
+                raise
+            raise UnknownOutcomeError(
+                f"{error.message}, so the request may or may not have taken effect"
+                if error.message == doubts[0]
+                else f"{error.message}; before that, {doubts[0]}, so the request may have taken effect",
+                status=error.status,
+                code=error.code,
+                request_id=error.request_id,
+            ) from error
 
     def _until_final(
         self,
@@ -136,7 +155,9 @@ class Wire(requests.Session):
         repeatable: bool,
         timeout: float,
         classify: Classify | None,
+        doubts: list[str],
     ) -> requests.Response:
+        """`doubts` gets the failure of each attempt that may have taken effect all the same."""
         origin = self._pinned_origin(request)
         service = f"{self.connection.label}@{origin}" if self.connection else origin
         request.headers["client-request-id"] = str(uuid.uuid4())
@@ -151,7 +172,7 @@ class Wire(requests.Session):
                 response = self._send_once(request, timeout)
             except requests.exceptions.RequestException as error:
                 failures += 1
-                self._after_broken_connection(error, origin, repeatable, failures)
+                self._after_broken_connection(error, origin, repeatable, failures, doubts)
                 continue
             except UnicodeError as error:  # from http.client, before the first byte is sent
                 raise PermanentError("a header of the request holds letters outside Latin-1") from error
@@ -171,14 +192,10 @@ class Wire(requests.Session):
             failure = self._failure(response, verdict, origin)
             if verdict.meaning != "retry":
                 raise failure
-            if not repeatable and response.status_code != 503:
-                raise UnknownOutcomeError(
-                    f"{failure.message}, so the request may or may not have taken effect",
-                    status=failure.status,
-                    request_id=failure.request_id,
-                )
+            if response.status_code != 503:
+                doubts.append(failure.message)
             failures += 1
-            if failures >= self.attempts:
+            if failures >= self.attempts or (doubts and not repeatable):
                 raise failure
             self._sleep(self._delay(failures, verdict.retry_after), failure.message)
 
@@ -227,7 +244,12 @@ class Wire(requests.Session):
         return _ERRORS[verdict.meaning](message, **about)
 
     def _after_broken_connection(
-        self, error: requests.exceptions.RequestException, origin: str, repeatable: bool, failures: int
+        self,
+        error: requests.exceptions.RequestException,
+        origin: str,
+        repeatable: bool,
+        failures: int,
+        doubts: list[str],
     ) -> None:
         text = self._mask(f"no answer from {origin}: {_cause(error)}")
         if isinstance(error, requests.exceptions.SSLError) and not _broke_off(error):
@@ -236,13 +258,9 @@ class Wire(requests.Session):
             ) from error
         if not isinstance(error, _TRANSPORT):
             raise PermanentError(text) from error
-        if not repeatable and not isinstance(error, requests.exceptions.ConnectTimeout):
-            never_sent = "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
-            if not never_sent:
-                raise UnknownOutcomeError(
-                    f"{text}, so the request may or may not have taken effect"
-                ) from error
-        if failures >= self.attempts:
+        if not _never_sent(error):
+            doubts.append(text)
+        if failures >= self.attempts or (doubts and not repeatable):
             raise RetryableError(text) from error
         self._sleep(self._delay(failures, None), text)
 
@@ -275,6 +293,13 @@ _TRANSPORT = (
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether there was no connection that could have carried the request."""
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return True
+    return "NewConnectionError" in repr(error) or "NameResolutionError" in repr(error)
 
 
 def _broke_off(error: BaseException) -> bool:

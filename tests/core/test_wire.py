@@ -321,6 +321,48 @@ def test_other_writes_are_repeated_unless_declared_otherwise(remote, wire, metho
         wire(Api()).request(method, URL, repeatable=False)
 
 
+@pytest.mark.parametrize("failure", [500, requests.exceptions.ReadTimeout("Read timed out")])
+def test_a_write_that_is_given_up_may_have_taken_effect(remote, wire, failure: Any) -> None:
+    """All attempts failed for us; one may have reached its aim."""
+    answer = {"body": failure} if isinstance(failure, Exception) else {"status": failure}
+    remote.patch(URL, **answer)
+    with pytest.raises(UnknownOutcomeError, match=r", so the request may or may not have taken effect$"):
+        wire(Api()).patch(URL, json={})
+    assert len(remote.calls) == 3
+    with pytest.raises(RetryableError):
+        wire(Api()).request("PATCH", URL, repeatable=True)
+
+
+def test_a_refusal_after_a_lost_answer_is_no_proof_that_nothing_happened(remote, wire) -> None:
+    """The object may be gone because the first attempt deleted it."""
+    remote.delete(URL, body=requests.exceptions.ReadTimeout("Read timed out"))
+    remote.delete(URL, status=404)
+    with pytest.raises(
+        UnknownOutcomeError,
+        match=r"^Example answered 404; before that, no answer from https://api\.example\.net: "
+        r"Read timed out, so the request may have taken effect$",
+    ) as caught:
+        wire(Api()).delete(URL)
+    assert caught.value.status == 404
+
+
+def test_a_deadline_after_a_lost_answer_leaves_the_outcome_unknown(remote, wire) -> None:
+    """There was no time left to find out."""
+    remote.put(URL, status=500, headers={"Retry-After": "60"})
+    with pytest.raises(
+        UnknownOutcomeError, match=r"^the deadline passes .*; before that, Example answered 500"
+    ):
+        wire(Api(), timeout=20).put(URL)
+
+
+def test_a_write_that_was_turned_away_each_time_did_not_happen(remote, wire) -> None:
+    """A service that is overloaded did not begin, so there is nothing to find out."""
+    remote.patch(URL, status=503)
+    with pytest.raises(RetryableError, match=r"^Example answered 503$"):
+        wire(Api()).patch(URL)
+    assert len(remote.calls) == 3
+
+
 def test_every_attempt_to_write_is_announced(remote, wire) -> None:
     """Its owner sees the request with body and address each time before it is sent; reads pass."""
     seen: list[tuple[str, str, Any, int]] = []
