@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
-
-import requests
 
 from counterplay import BlockedError, Context, GoneError, JsonObject, PermanentError, RetryableError
 from counterplay_m365.answers import content_object
 from counterplay_m365.slices import members
 from counterplay_m365.tenant import GRAPH, tenant
+
+if TYPE_CHECKING:
+    from requests import Response
 
 # Members of an enumeration that are newer than its first version are hidden without this.
 _PREFER = {"Prefer": "include-unknown-enum-members"}
@@ -104,7 +105,7 @@ class Graph:
         following = content_object(response, place).get("@odata.nextLink")
         return AlertPage(tuple(alerts), following if isinstance(following, str) and following else None)
 
-    def _of_user(self, user_id: str, method: str, url: str, **options: Any) -> requests.Response:
+    def _of_user(self, user_id: str, method: str, url: str, **options: Any) -> Response:
         try:
             return self._send(method, url, **options)
         except GoneError as error:
@@ -127,7 +128,7 @@ class Graph:
         needs: str,
         json: Any = None,
         repeatable: bool | None = None,
-    ) -> requests.Response:
+    ) -> Response:
         try:
             return self._http.request(method, url, json=json, headers=_PREFER, repeatable=repeatable)
         except BlockedError as error:
