@@ -53,10 +53,8 @@ def problems(value: Any, schema: JsonObject, *, templates: bool = False) -> Iter
 
 
 def first_problem(value: Any, schema: JsonObject) -> str:
-    """The first problem, as the end of a sentence that begins with the value's name; or nothing."""
-    for problem in problems(value, schema):
-        return problem.message.removeprefix("this ")
-    return ""
+    """The first thing that is wrong with a value, or nothing."""
+    return next((problem.message for problem in problems(value, schema)), "")
 
 
 def schema_problem(schema: JsonObject) -> str:

@@ -221,8 +221,10 @@ class _Compiler:
     def on_test(self, node: nodes.Test, negated: bool = False) -> ast.expr:
         if node.name in ("defined", "undefined"):
             absent = (node.name == "undefined") is not negated
-            sign = ast.Is() if absent else ast.IsNot()
-            return ast.Compare(self.value(node.node), [sign], [_name("missing")])
+            value = self.value(node.node)
+            if isinstance(value, (ast.Constant, ast.List, ast.Tuple)):  # Python warns of `1 is x`
+                return self.helper("undefined" if absent else "defined", value)
+            return ast.Compare(value, [ast.Is() if absent else ast.IsNot()], [_name("missing")])
         function: Any = self.environment.tests[f"_not_{node.name}" if negated else node.name]
         return self.applied(function, node)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
+from counterplay.language.arguments import first_problem
 from counterplay.language.expressions import Condition, Template
 from counterplay.language.findings import did_you_mean
 from counterplay.modules import Kind
@@ -165,17 +166,10 @@ def _converted(name: str, text: str, schema: JsonObject) -> Any:
             raise ConfigError(
                 f"the input {name!r} is not {' or '.join(types)}", hint=_example(name, types)
             ) from error
-    problem = input_problem(value, schema)
+    problem = first_problem(value, schema)
     if problem:
-        raise ConfigError(f"the input {name!r} {problem}", hint=_example(name, types))
+        raise ConfigError(f"the input {name!r} is not right: {problem}", hint=_example(name, types))
     return value
-
-
-def input_problem(value: Any, schema: JsonObject) -> str:
-    """What is wrong with the value of an input, or an empty text."""
-    from counterplay.language.arguments import first_problem
-
-    return first_problem(value, schema)
 
 
 def _example(name: str, types: list[str]) -> str:

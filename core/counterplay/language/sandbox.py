@@ -36,7 +36,11 @@ class ExpressionEnvironment(SandboxedEnvironment):
 
     def __init__(self, semantics: Semantics, filters: Mapping[str, Callable[..., Any]]) -> None:
         super().__init__(
-            undefined=type(semantics.missing), autoescape=False, cache_size=0, keep_trailing_newline=True
+            undefined=type(semantics.missing),
+            autoescape=False,
+            cache_size=0,
+            keep_trailing_newline=True,
+            optimized=False,  # nothing of an expression runs while it is compiled
         )
         self.semantics = semantics
         self.globals.clear()
@@ -154,6 +158,10 @@ def _rewritten(node: Any) -> Any:
         return _helper("slice", _rewritten(node.node), *(_rewritten(b or nodes.Const(None)) for b in bounds))
     if isinstance(node, nodes.Compare) and node.ops[0].op in MEMBERSHIP:
         return _helper(MEMBERSHIP[node.ops[0].op], _rewritten(node.expr), _rewritten(node.ops[0].expr))
+    if isinstance(node, nodes.CondExpr):
+        # without `else`, Jinja gives an Undefined of its own; a name that nobody defines is missing
+        otherwise = node.expr2 or nodes.Name("_nothing", "load")
+        return nodes.CondExpr(*map(_rewritten, (node.test, node.expr1, otherwise)), lineno=1)
     if isinstance(node, nodes.Not) and isinstance(node.node, nodes.Test):
         test = _rewritten(node.node)
         test.name = f"_not_{test.name}"

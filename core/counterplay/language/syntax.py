@@ -148,13 +148,17 @@ def _parsed(source: str, environment: SandboxedEnvironment) -> nodes.Expr:
             )
     except (TemplateError, ValueError) as error:
         raise ExpressionSyntaxError(
-            f"cannot read the expression {_short(source)}: {str(error).splitlines()[0]}",
+            f"cannot read the expression {_short(source)}: {_jinja_words(error)}",
             hint="expressions are written as in Jinja2",
         ) from error
     except (RecursionError, MemoryError) as error:
         raise _too_deep() from error
     node.set_environment(environment)
     return node
+
+
+def _jinja_words(error: Exception) -> str:
+    return str(error).split("\n", 1)[0].rstrip(".").replace("'end of template'", "end")
 
 
 def _too_deep() -> ExpressionSyntaxError:

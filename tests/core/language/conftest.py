@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -124,7 +124,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 class Catalogue:
     """The connections of a pretended workspace."""
 
-    known = {"contoso": {"demo.tenant"}, "siem": {"demo.key"}, "sim": {"demo.tenant", "demo.key"}}
+    known: ClassVar = {"contoso": {"demo.tenant"}, "siem": {"demo.key"}, "sim": {"demo.tenant", "demo.key"}}
 
     def kinds(self, name: str) -> Collection[str]:
         return self.known.get(name, set())
