@@ -19,6 +19,7 @@ from counterplay.verdicts import retry_after
 _EARLY = 300  # seconds before its end in which MSAL takes a token for expired too
 _TIMEOUT = (10.0, 30.0)
 _CODE = re.compile(r"AADSTS(\d+)")
+_TLS = re.compile(r"\[SSL[^\]]*\] ([^()']+)")
 _SCOPE = "report this: the scope must be {resource}/.default"
 _CLOUD = "set `cloud` to the one that the tenant lives in"
 _CERTIFICATE = "upload the certificate to the app registration"
@@ -173,8 +174,10 @@ class _EntraSession(requests.Session):
         try:
             response = super().request(method, url, *args, **options)
         except requests.exceptions.SSLError as error:
+            said = _TLS.search(str(error))
             raise BlockedError(
-                f"the certificate of {_host(url)} is not trusted: {error}",
+                f"no TLS connection to Microsoft Entra ID at {_host(url)}: "
+                f"{said[1].strip() if said else 'the handshake failed'}",
                 hint="check `authority` and the certificate authorities (`ca_file`)",
             ) from error
         except requests.exceptions.RequestException as error:

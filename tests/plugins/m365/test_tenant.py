@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import requests
 import responses
 
 from counterplay import BlockedError, ConfigError, Context, PermanentError, RetryableError
@@ -166,6 +167,20 @@ def test_a_passing_fault_of_entra_is_retryable(wire, discovery, connect: Connect
 
     with pytest.raises(RetryableError, match="Microsoft Entra ID"):
         context_of(connect()).http.get(f"{GRAPH}/users/ana")
+
+
+def test_an_authority_that_is_not_trusted_is_named(wire, connect: Connect) -> None:
+    """A certificate that no authority vouches for is for a person to look at."""
+    said = "(Caused by SSLError(1, '[SSL: X_FAILED] certificate verify failed: self-signed (_ssl.c:1)'))"
+    wire.get(DISCOVERY, body=requests.exceptions.SSLError(said))
+
+    with pytest.raises(BlockedError) as caught:
+        context_of(connect()).http.get(f"{GRAPH}/users/ana")
+
+    assert str(caught.value) == (
+        "no TLS connection to Microsoft Entra ID at login.microsoftonline.com: certificate verify failed: "
+        "self-signed; check `authority` and the certificate authorities (`ca_file`)"
+    )
 
 
 def test_entra_is_asked_again_after_a_fault(wire, discovery, entra, connect: Connect) -> None:
