@@ -28,11 +28,11 @@ def counterplay_invocation_finished(invocation: Invocation) -> list[str]:
     """Say what the tenant itself knows of the run, and end the tenant when everything was done."""
     if CONNECTION not in invocation.connections:
         return []
-    from counterplay_sim.attach import attached
+    from counterplay_sim.attach import used_since
     from counterplay_sim.report import lines
 
     said: list[str] = []
-    for attachment in attached():
+    for attachment in used_since():
         said += lines(attachment.oracle().verdict())
         if invocation.complete:
             attachment.finish()

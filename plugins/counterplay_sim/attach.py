@@ -33,9 +33,11 @@ class Attachment:
         self.state_dir = state_dir
         self._info = info
         self._own = own
+        self.used = False
 
     def settings(self, uses: str) -> dict[str, Any]:
         """The settings of a connection of kind `uses`, for an unfinished tenant."""
+        self.used = True
         if self._own is not None:
             self._own.renew()
             self._info = self._own.info()
@@ -76,10 +78,13 @@ def attach(state_dir: Path) -> Attachment:
         return _open[key]
 
 
-def attached() -> list[Attachment]:
-    """The simulators that this process has used, in order of their first use."""
+def used_since() -> list[Attachment]:
+    """The simulators that this process has used since it was last asked, in order of their first use."""
     with _lock:
-        return list(_open.values())
+        used = [attachment for attachment in _open.values() if attachment.used]
+        for attachment in used:
+            attachment.used = False
+        return used
 
 
 def close_all() -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from counterplay.errors import ConfigError, CounterplayError
-from counterplay_sim.state_dir import default_state_dir
 
 if TYPE_CHECKING:
     from counterplay_sim.simulator import Simulator
@@ -39,6 +38,13 @@ _STATE_DIR = click.option(
     help="How many ordinary audit events a new tenant has.",
 )
 @click.option(
+    "--requests-per-minute",
+    default=2000,
+    metavar="N",
+    show_default=True,
+    help="What the audit feed takes before it answers AF429.",
+)
+@click.option(
     "--faults",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
     help="A JSON file with a list of faults to meet on the wire.",
@@ -51,6 +57,7 @@ def sim(
     admin_port: int,
     seed: int,
     events: int,
+    requests_per_minute: int,
     faults: Path | None,
 ) -> None:
     """Run the simulated Microsoft 365 tenant and its intake until Ctrl-C.
@@ -61,16 +68,24 @@ def sim(
 
     Exits 0 when it is stopped by Ctrl-C or SIGTERM, 2 when it cannot start.
     """
-    folder = state_dir or default_state_dir()
+    from counterplay.workspace import find_state_dir
+
+    folder = state_dir or find_state_dir()
     context.obj = folder
     if context.invoked_subcommand is not None:
         return
     from counterplay_sim.simulator import Simulator
+    from counterplay_sim.strictness import Strictness
 
     try:
-        rules = _rules(faults)
         simulator = Simulator(
-            folder, seed=seed, events=events, faults=rules, port=port, admin_port=admin_port
+            folder,
+            seed=seed,
+            events=events,
+            faults=_rules(faults),
+            strictness=Strictness(requests_per_minute=requests_per_minute),
+            port=port,
+            admin_port=admin_port,
         )
         _serve(simulator)
     except BlockingIOError:

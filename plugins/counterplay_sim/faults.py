@@ -56,7 +56,10 @@ class Fault:
         fault = cls(**values)
         if fault.reset not in ("", "before", "after"):
             raise ValueError(f"reset is 'before' or 'after', not {fault.reset!r}")
-        re.compile(fault.path)
+        try:
+            re.compile(fault.path)
+        except re.error as error:
+            raise ValueError(f"path is no regular expression: {error}") from error
         return fault
 
 

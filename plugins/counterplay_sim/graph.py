@@ -347,7 +347,7 @@ def _find_rule(call: _Call, identifiers: tuple[str, ...]) -> tuple[Doc, Doc]:
 
 
 def _user(user: Doc, names: list[str]) -> Doc:
-    return {name: user.get(name, [] if name in schema.USER_LISTS else None) for name in names}
+    return {name: user[name] if name in user else schema.unset(name) for name in names}
 
 
 def _selected(call: _Call, known: frozenset[str], type_name: str, default: tuple[str, ...]) -> list[str]:

@@ -38,6 +38,7 @@ USER_LISTS = _names(
     " onPremisesProvisioningErrors otherMails pastProjects provisionedPlans proxyAddresses responsibilities"
     " schools serviceProvisioningErrors skills"
 )
+_NEVER_NULL = {"birthday": "0001-01-01T00:00:00Z", "hireDate": "0001-01-01T00:00:00Z"}
 USER_PROPERTIES = USER_LISTS | _names(
     "id deletedDateTime aboutMe accountEnabled ageGroup authorizationInfo birthday city companyName"
     " consentProvidedForMinor country createdDateTime creationType customSecurityAttributes department"
@@ -84,3 +85,8 @@ RULE_WRITABLE: dict[str, tuple[type, ...]] = {
 ALERT_FILTERS = _names(
     "assignedTo classification determination createdDateTime lastUpdateDateTime severity serviceSource status"
 )
+
+
+def unset(name: str) -> object:
+    """How a user's property looks that nobody has set."""
+    return [] if name in USER_LISTS else _NEVER_NULL.get(name)

@@ -254,8 +254,13 @@ def _read_request(connection: ssl.SSLSocket, buffer: bytearray) -> Request | Non
     lines = buffer[:end].decode("latin-1").split("\r\n")
     del buffer[: end + 4]
     words = lines[0].split(" ")
-    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[1].startswith("/"):
+    if len(words) != 3 or not words[2].startswith("HTTP/1."):
         raise BadRequestError(400, "The request line is malformed.")
+    target = words[1]
+    if target.startswith("https://"):  # the absolute form, which every server has to take
+        target = "/" + target[8:].partition("/")[2]
+    if not target.startswith("/"):
+        raise BadRequestError(400, "The request's target is malformed.")
     headers: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
@@ -264,7 +269,7 @@ def _read_request(connection: ssl.SSLSocket, buffer: bytearray) -> Request | Non
         headers[name.strip().lower()] = value.strip()
     if words[2] == "HTTP/1.0":
         headers["connection"] = "close"
-    return Request(words[0], words[1], headers, _read_body(connection, buffer, headers, words[0]))
+    return Request(words[0], target, headers, _read_body(connection, buffer, headers, words[0]))
 
 
 def _read_body(connection: ssl.SSLSocket, buffer: bytearray, headers: dict[str, str], method: str) -> bytes:

@@ -8,6 +8,7 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -77,7 +78,8 @@ class Simulator:
     def start(self) -> Simulator:
         """Begin to answer. BlockingIOError: another process serves this state directory."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.state_dir.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             self._take_lock()
             self._certificates = certificates(self.folder)
             self._store = Store(self.folder)
@@ -195,10 +197,17 @@ class Simulator:
         assert self._store is not None, "the simulator is not started"
         rows = [row for row in self._store.tenants() if row.finished is None]
         if not rows:
-            created = self.clock.now().replace(microsecond=0)
+            created = self._moment_of_creation()
             scenario = build(self._seed, created, self._events)
             rows = [begin(self._store, scenario, self._seed, created)]
         self._tenants = {row.id: Tenant(self._store, row, self.clock, self.strictness) for row in rows}
+
+    def _moment_of_creation(self) -> datetime:
+        """Now, but later than the tenant before: with its seed and its moment it would be the same one."""
+        assert self._store is not None, "the simulator is not started"
+        now = self.clock.now().replace(microsecond=0)
+        before = [datetime.fromisoformat(row.created) for row in self._store.tenants()]
+        return max([now, *(moment + timedelta(seconds=1) for moment in before)])
 
     def _listen(self, store: Store, meter: Meter, files: Certificates) -> None:
         key, saved = signing_key(store.setting("signing_key"))

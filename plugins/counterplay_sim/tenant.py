@@ -38,7 +38,7 @@ def begin(store: Store, scenario: Scenario, seed: int, created: datetime) -> Ten
         "client_secret": secrets.token_urlsafe(32),
         "intake_key": secrets.token_urlsafe(32),
         "domain": scenario.domain,
-        "grants": GRANTS,
+        "grants": {service: list(roles) for service, roles in GRANTS.items()},
         "truth": scenario.truth,
     }
     row = TenantRow(scenario.tenant, seed, stamp(created), None, doc)

@@ -1,0 +1,118 @@
+"""The intake receiver: what it takes, what it refuses, what it keeps."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+
+def _post(client: Any, path: str, body: bytes, **headers: str) -> Any:
+    return client.session.post(client.intake["url"] + path, data=body, headers=headers)
+
+
+def test_a_batch_is_kept_and_receipted(simulator: Any, client: Any) -> None:
+    """One id for each event, and the oracle finds them byte for byte."""
+    events = [entry.body for entry in simulator._store.entries(simulator.tenant.id)[:5]]
+
+    answer = client.send(*events)
+
+    assert answer.status_code == 200
+    assert len(set(answer.json()["event_ids"])) == 5
+    assert simulator.oracle().verdict().events.exact == 5
+
+
+@pytest.mark.parametrize("how", ["header", "basic", "query"])
+@pytest.mark.parametrize(
+    ("path", "body", "count"),
+    [("/plain/batch", b'{"a":1}\n{"b":2}\n', 2), ("/plain", b'{"a":1}', 1), ("/jsons", b'[{"a":1},"{}"]', 2)],
+)
+def test_the_key_may_stand_beside_the_body(
+    simulator: Any, client: Any, path: str, body: bytes, count: int, how: str
+) -> None:
+    """Header, Basic password and query parameter open the end-points without a key in the body."""
+    key = client.intake["intake_key"]
+    url = client.intake["url"] + path
+    if how == "header":
+        answer = client.session.post(url, data=body, headers={"X-SEKOIAIO-INTAKE-KEY": key})
+    elif how == "basic":
+        answer = client.session.post(url, data=body, auth=("any", key))
+    else:
+        answer = client.session.post(url, data=body, params={"intake_key": key})
+
+    assert answer.status_code == 200
+    assert simulator.oracle().verdict().others == count
+
+
+def test_a_single_event_and_a_compressed_batch_are_taken(simulator: Any, client: Any) -> None:
+    """`/` takes one event as a string; gzip works."""
+    key = client.intake["intake_key"]
+    one = client.session.post(client.intake["url"] + "/", json={"intake_key": key, "json": "{}"})
+    packed = gzip.compress(json.dumps({"intake_key": key, "jsons": ["{}", "[]"]}).encode())
+
+    many = _post(client, "/batch", packed, **{"Content-Encoding": "gzip"})
+
+    assert set(one.json()) == {"event_id"}
+    assert len(many.json()["event_ids"]) == 2
+    assert simulator.oracle().verdict().others == 3
+
+
+def _large(size: int, key: str) -> bytes:
+    shell = json.dumps({"intake_key": key, "jsons": [""]}).encode()
+    return shell.replace(b'[""]', b'["' + b"x" * (size - len(shell)) + b'"]')
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_payload_limit_is_exact(simulator: Any, client: Any, packed: bool) -> None:
+    """10 MiB are taken and one byte more is refused, compressed or not; nothing of it is kept."""
+    key, limit = client.intake["intake_key"], 10 * 1024 * 1024
+    headers = {"Content-Encoding": "gzip"} if packed else {}
+
+    def send(size: int) -> int:
+        body = _large(size, key)
+        return int(_post(client, "/batch", gzip.compress(body, 1) if packed else body, **headers).status_code)
+
+    assert (send(limit), send(limit + 1)) == (200, 413)
+    assert simulator.oracle().verdict().others == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status"),
+    [
+        ("/batch", b'{"jsons":["{}"]}', {}, 401),
+        ("/batch", b'{"intake_key":"wrong","jsons":["{}"]}', {}, 403),
+        ("/plain", b"{}", {"Authorization": "Basic ???"}, 401),
+        ("/plain/batch", b"{}", {"X-SEKOIAIO-INTAKE-KEY": "wrong"}, 403),
+        ("/batch", b"{", {}, 400),
+        ("/batch", b"[]", {}, 400),
+        ("/batch", b'{"intake_key":"KEY","jsons":[{}]}', {}, 400),
+        ("/batch", b'{"intake_key":"KEY"}', {}, 400),
+        ("/jsons", b"{}", {"X-SEKOIAIO-INTAKE-KEY": "KEY"}, 400),
+        ("/batch", b"not gzip", {"Content-Encoding": "gzip"}, 400),
+        ("/batch", gzip.compress(b"{}" * 500)[:-9], {"Content-Encoding": "gzip"}, 400),
+        ("/batch", b"{}", {"Content-Encoding": "br"}, 415),
+        ("/nothing", b"{}", {}, 404),
+    ],
+)
+def test_a_bad_request_is_refused_and_leaves_nothing(
+    simulator: Any, client: Any, path: str, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    """Missing and wrong keys, bad JSON, bad gzip: a JSON error, and nothing is kept."""
+    key = client.intake["intake_key"]
+    headers = {name: value.replace("KEY", key) for name, value in headers.items()}
+
+    answer = _post(client, path, body.replace(b"KEY", key.encode()), **headers)
+
+    assert answer.status_code == status
+    assert set(answer.json()) == {"error"}
+    assert list(simulator._store.arrivals(simulator.tenant.id)) == []
+
+
+def test_a_lone_surrogate_is_kept_as_it_came(simulator: Any, client: Any) -> None:
+    """An event that no strict decoder takes is no reason to refuse a batch."""
+    body = b'{"intake_key":"%s","jsons":["{}","\\ud800"]}' % client.intake["intake_key"].encode()
+
+    assert len(_post(client, "/batch", body).json()["event_ids"]) == 2
+    assert simulator.oracle().verdict().others == 2
