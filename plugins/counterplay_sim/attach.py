@@ -42,7 +42,7 @@ class Attachment:
             self._own.renew()
             self._info = self._own.info()
         else:
-            self._info = ask(self._info, "POST", "/renew")
+            self._info = self._ask("/renew")
         settings: dict[str, Any] = self._info[uses]
         return settings
 
@@ -57,12 +57,21 @@ class Attachment:
         if self._own is not None:
             self._own.finish()
         else:
-            ask(self._info, "POST", "/finish")
+            self._ask("/finish")
 
     def close(self) -> None:
         """Stop the simulator if it is this process's own."""
         if self._own is not None:
             self._own.close()
+
+    def _ask(self, path: str) -> Any:
+        try:
+            return ask(self._info, "POST", path)
+        except (OSError, ValueError) as error:
+            raise StateError(
+                f"the simulator of {self.state_dir} (process {self._info['pid']}) does not answer: {error}",
+                hint="start it again with `playbook sim`",
+            ) from error
 
 
 def attach(state_dir: Path) -> Attachment:

@@ -229,6 +229,8 @@ def test_the_plugin_uses_a_simulator_that_runs(tmp_path: Path, monkeypatch: Any)
         assert running.oracle().verdict().finished
         assert named.open()["tenant_id"] != running.m365_settings()["tenant_id"]
         assert not (tmp_path / "b").exists()
+    with pytest.raises(StateError, match=r"the simulator of .* does not answer: .*; start it again"):
+        named.open()
 
 
 def test_a_name_that_leads_nowhere_is_said_so(tmp_path: Path, monkeypatch: Any) -> None:
