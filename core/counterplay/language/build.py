@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from counterplay.events import JsonObject
 from counterplay.language.durations import parse_duration
-from counterplay.language.expressions import Condition, Expressions
+from counterplay.language.expressions import Condition, Expressions, Template
 from counterplay.language.model import (
     ConnectionRef,
     Labels,
@@ -140,7 +140,7 @@ class _Builder:
             use=use,
             arguments=use.template if use else self.expressions.template({}),
             when=self.condition(document.get("when")),
-            for_each=self.condition(document.get("for_each")),
+            for_each=self.for_each(document.get("for_each")),
             max_parallel=document.get("max_parallel", 1),
             retry=_retry(document.get("retry")),
             timeout=parse_duration(document["timeout"]) if "timeout" in document else None,
@@ -151,6 +151,9 @@ class _Builder:
 
     def condition(self, source: str | None) -> Condition | None:
         return self.expressions.condition(source) if source is not None else None
+
+    def for_each(self, source: str | None) -> Template | None:
+        return self.expressions.value(source, "for_each") if source is not None else None
 
     def once_per(self, document: JsonObject | None) -> OncePer | None:
         if document is None:

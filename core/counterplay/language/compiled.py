@@ -68,6 +68,8 @@ class _Compiler:
         self.names: dict[str, Any] = {
             "__builtins__": {},
             "dict": dict,
+            "len": len,
+            "list": list,
             "str": str,
             "type": type,
             "Exception": Exception,
@@ -141,7 +143,21 @@ class _Compiler:
             return self.helper("slice", self.value(node.node), *bounds)
         if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             return self._member(node.node, node.arg.value)
+        if isinstance(node.arg, nodes.Const) and type(node.arg.value) is int:
+            return self.element(node.node, node.arg.value)
         return self.helper("item", self.value(node.node), self.value(node.arg))
+
+    def element(self, owner: nodes.Node, place: int) -> ast.expr:
+        """`owner[place]`, which is never negative here: a minus sign is an operator of its own."""
+
+        def get(held: ast.expr) -> ast.expr:
+            enough = ast.Compare(_call(_name("len"), held), [ast.Gt()], [ast.Constant(place)])
+            return ast.IfExp(enough, ast.Subscript(held, ast.Constant(place), ast.Load()), _name("missing"))
+
+        def other(held: ast.expr) -> ast.expr:
+            return self.helper("item", held, ast.Constant(place))
+
+        return self.when_type("list", self.value(owner), get, other)
 
     def _member(self, owner: nodes.Node, name: str) -> ast.expr:
         def get(held: ast.expr) -> ast.expr:

@@ -112,6 +112,11 @@ class Expressions:
         """Compile arguments; `where` is how errors name their root. Raises as `condition` does."""
         return Template(value, where, self._renderer(value, where, engine))
 
+    def value(self, source: str, where: str, engine: Engine = "compiled") -> Template:
+        """Compile a bare expression for its value (`for_each`). Raises as `condition` does."""
+        expression = _Expression(parse(source, self._strict, self._names), self._strict, engine)
+        return Template(source, where, lambda scope: expression.value(scope, where))
+
     def text(self, text: str, engine: Engine = "compiled") -> TextTemplate:
         """Compile one text with `{{ }}` in it."""
         known = self._texts.get((text, engine))
@@ -245,7 +250,7 @@ def _reason(error: Exception) -> str:
 
 def _remember(cache: dict[Any, Any], key: Any, value: Any) -> None:
     if len(cache) >= _CACHED:
-        cache.pop(next(iter(cache)))
+        cache.clear()  # safe while other threads read it
     cache[key] = value
 
 

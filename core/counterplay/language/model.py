@@ -66,7 +66,8 @@ class Step:
     """One entry under `steps`. `id` is its own, or made from the module's name, and unique.
 
     A module step has `use` and `arguments`; a group and `parallel` have `steps`, `arguments` is empty.
-    `on_error` as a tuple holds the steps that handle the error.
+    `for_each` renders to the list whose elements are `item`. `on_error` as a tuple holds the steps
+    that handle the error.
     """
 
     id: str
@@ -74,7 +75,7 @@ class Step:
     use: Use | None
     arguments: Template
     when: Condition | None = None
-    for_each: Condition | None = None
+    for_each: Template | None = None
     max_parallel: int = 1
     retry: Retry | None = None
     timeout: timedelta | None = None

@@ -45,7 +45,7 @@ class ExpressionEnvironment(SandboxedEnvironment):
         self.semantics = semantics
         self.globals.clear()
         self.filters.clear()
-        for name, function in {**_filters(), **filters}.items():
+        for name, function in {**filters, **_filters()}.items():
             self.filters[name] = _guarded(function, semantics)
         self.filters["default"] = self.filters["d"] = semantics.default
         self.filters.update((f"_{name}", getattr(semantics, name)) for name in _HELPERS)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
 from typing import Any, NoReturn, Self, cast
 
 from jinja2.runtime import Undefined
@@ -100,14 +99,14 @@ class Semantics:
 
     def member(self, value: Any, name: str) -> Any:
         """`value.name`: a member of an object of the data, never an attribute or a method."""
-        if isinstance(value, Mapping):
+        if value is not self.missing and isinstance(value, Mapping):  # asking an ABC is slow
             return value.get(name, self.missing)
         return self.missing
 
     def item(self, value: Any, key: Any) -> Any:
         """`value[key]`: a member by name, or an element by position."""
-        if key is self.missing:
-            return key
+        if key is self.missing or value is self.missing:
+            return self.missing
         if isinstance(value, Mapping):
             return value.get(key, self.missing) if isinstance(key, str) else self.missing
         if isinstance(value, (list, tuple, str)) and type(key) is int:
@@ -267,9 +266,14 @@ def joined(parts: list[str]) -> str:
 
 
 def finite(values: Iterator[Any]) -> list[Any]:
-    """What a lazy filter yields, as a list."""
-    found = list(islice(values, MAX_ITEMS + 1))
-    _limit(len(found), MAX_ITEMS)
+    """What a lazy filter yields, as a list; refused while it grows too large, not afterwards."""
+    found: list[Any] = []
+    size = 0
+    for value in values:
+        found.append(value)
+        size += len(value) if isinstance(value, (str, list, dict)) else 1
+        _limit(len(found), MAX_ITEMS)
+        _limit(size, MAX_TEXT)
     return found
 
 

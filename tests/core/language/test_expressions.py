@@ -237,6 +237,7 @@ def test_what_is_rendered_may_be_changed(expressions: Expressions, engine: Any) 
         "{{ event.large | replace('x', 'yyyyyyyyy') }}",
         "{{ [event.large, event.large, event.large] | join(event.large) }}",
         "{{ event.items | map('replace', 1, event.large ~ event.large) | join(event.large) }}",
+        "{{ event.many | map('replace', 'x', event.large) | length }}",
     ],
 )
 def test_what_would_grow_too_large_is_refused_in_time(
@@ -244,7 +245,7 @@ def test_what_would_grow_too_large_is_refused_in_time(
 ) -> None:
     """The limit is looked at before the memory is taken."""
     began = time.process_time()
-    scope = {"event": {**EVENT, "large": "x" * 900_000}}
+    scope = {"event": {**EVENT, "large": "x" * 900_000, "many": ["x"] * 90_000}}
 
     with pytest.raises(ExpressionError, match=r"^with: .*(limit|larger than)"):
         expressions.template(text, engine=engine).render(scope)
@@ -321,6 +322,13 @@ def test_a_plugin_filter_that_fails_is_an_error_of_the_argument() -> None:
         expressions.template({"a": "{{ event | demo_bad }}"}).render(SCOPE)
     with pytest.raises(ExpressionError, match=r"^with\.a: `event \| demo_set`: a set is no JSON value$"):
         expressions.template({"a": "{{ event | demo_set }}"}).render(SCOPE)
+
+
+def test_a_plugin_does_not_replace_a_built_in_filter() -> None:
+    """What `first` means is the same in every installation."""
+    expressions = Expressions({"first": lambda value: "other"})
+
+    assert expressions.template("{{ event.items | first }}").render(SCOPE) == 1
 
 
 def test_an_expression_is_compiled_once(expressions: Expressions) -> None:

@@ -135,7 +135,8 @@ finally: [{uses: demo.log, when: steps.user.status == "failed"}]
     assert found.once_per.key.render({"event": {"user": "ada"}}) == "ada"
     assert found.once_per.window.total_seconds() == 86_400
     assert (parallel.form, [step.id for step in parallel.steps]) == ("parallel", ["a", "b"])
-    assert (group.form, group.max_parallel, group.for_each.source) == ("group", 4, "event.list")
+    assert (group.form, group.max_parallel) == ("group", 4)
+    assert group.for_each.render({"event": {"list": [1, 2]}}) == [1, 2]
     assert (user.retry.attempts, user.retry.max_backoff.seconds, user.timeout.seconds) == (5, 60, 60)
     assert user.verify
     assert user.on_error[0].id == "log"
