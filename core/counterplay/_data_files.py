@@ -19,7 +19,7 @@ def schemas_of(package: str, plugin: str) -> Traversable:
     module = sys.modules.get(package)
     if module is not None and not hasattr(module, "__path__"):
         if not module.__package__:
-            return Path(module.__file__ or "").parent / "schemas"
+            return Path(getattr(module, "__file__", None) or "").parent / "schemas"
         package = module.__package__
     inside = resources.files(package).joinpath("schemas")
     return inside if inside.is_dir() else _CHECKOUT / "schemas" / plugin

@@ -14,9 +14,9 @@ from counterplay._data_files import core_schemas, schemas_of, shipped_playbooks
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A folder on the import path; what is imported from it is forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - before:
+    written = {entry.stem for entry in tmp_path.iterdir()}
+    for name in [name for name in sys.modules if name.partition(".")[0] in written]:
         del sys.modules[name]
 
 
@@ -57,6 +57,6 @@ def test_the_playbooks_of_a_wheel_win_over_a_checkout(monkeypatch, folder: Path)
     """In a wheel they lie inside the package; in a checkout at the top level."""
     assert shipped_playbooks().is_dir()
     assert core_schemas().is_dir()
-    write(folder, "wheel/counterplay/playbooks/a.yaml")
-    monkeypatch.setattr(_data_files.resources, "files", lambda _: folder / "wheel" / "counterplay")
+    write(folder, "a_wheel/counterplay/playbooks/a.yaml")
+    monkeypatch.setattr(_data_files.resources, "files", lambda _: folder / "a_wheel" / "counterplay")
     assert shipped_playbooks().joinpath("a.yaml").is_file()

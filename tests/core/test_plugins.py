@@ -40,9 +40,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on the import path; what is imported from it is forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("COUNTERPLAY_DISABLE", raising=False)
-    before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - before:
+    written = {entry.stem for entry in tmp_path.iterdir()}
+    for name in [name for name in sys.modules if name.partition(".")[0] in written]:
         del sys.modules[name]
 
 
