@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from counterplay_sim.faults import Fault, FaultPlan
 from counterplay_sim.simulator import Simulator
 
@@ -104,12 +105,12 @@ def finish(simulator: Simulator, state: Path, kills: int) -> None:
     before = ended_steps(state)
     process = start(state)
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode() + output.decode()
+    assert process.returncode == 0, f"COUNTERPLAY_SEED={SEED}: {errors.decode()}{output.decode()}"
     summary = json.loads(output)
     verdict = simulator.oracle().verdict()
-    assert verdict.events.missing == ()
-    assert verdict.events.altered == ()
-    assert verdict.victim.contained
+    assert verdict.events.missing == (), f"COUNTERPLAY_SEED={SEED}"
+    assert verdict.events.altered == (), f"COUNTERPLAY_SEED={SEED}"
+    assert verdict.victim.contained, f"COUNTERPLAY_SEED={SEED}"
     assert verdict.touched == (verdict.victim.upn,)
     assert verdict.harmless_rules_off == ()
     assert verdict.outcomes >= 1
@@ -131,9 +132,11 @@ def finish(simulator: Simulator, state: Path, kills: int) -> None:
 def test_a_kill_anywhere_loses_nothing_and_repeats_no_step(
     simulator: Simulator, state: Path, number: int
 ) -> None:
-    """Killed at random requests, three times in a row, the quick start still does its job exactly."""
+    """Killed at random requests, three times in a row, the quick start still does its job exactly.
+
+    COUNTERPLAY_SEED replays a failure; it stands in the assertion's message.
+    """
     chance = random.Random(SEED + number)
-    print(f"COUNTERPLAY_SEED={SEED}")
     kills = 0
     for _ in range(3):
         service = chance.choice(["any", "intake", "activity", "graph"])

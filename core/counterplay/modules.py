@@ -186,8 +186,8 @@ class Action(Module):
     """
 
     kind = "action"
-    effect: ClassVar[bool] = False
-    settle: ClassVar[Settle] = "ask"
+    effect: bool = False
+    settle: Settle = "ask"
 
     def run(self, context: StepContext) -> JsonObject:
         """Do it, and return the result that the schema's `$defs/result` describes."""
@@ -228,11 +228,11 @@ class Sink(Module):
     kind = "sink"
     delivery: ClassVar[str] = "at least once"
     """What a repeated delivery does at the receiver: shown by `playbook modules`."""
-    max_batch_records: ClassVar[int] = 1000
-    max_batch_bytes: ClassVar[int] = 1_000_000
-    max_record_bytes: ClassVar[int | None] = None
+    max_batch_records: int = 1000
+    max_batch_bytes: int = 1_000_000
+    max_record_bytes: int | None = None
     """The largest record the receiver takes, by `record_size`; a larger one becomes a dead letter."""
-    batch_overhead: ClassVar[int] = 0
+    batch_overhead: int = 0
     """Bytes of the envelope around a batch."""
 
     def record_size(self, record: Event) -> int:

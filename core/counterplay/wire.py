@@ -111,10 +111,11 @@ class Wire(requests.Session):
         timeout: float | None = None,
         repeatable: bool | None = None,
         classify: Classify | None = None,
-        **_: Any,
+        allow_redirects: bool = False,
     ) -> requests.Response:
         """Send a request until its answer means something final.
 
+        Redirects are never followed: `allow_redirects` is what `requests` itself passes.
         `repeatable` says that doing it twice is harmless; by default only POST is not. A write that
         fails in the end, after an attempt that may have taken effect, raises UnknownOutcomeError, unless
         `repeatable=True` was given. `classify` says what an answer to this request means, before the
@@ -165,7 +166,14 @@ class Wire(requests.Session):
         while True:
             self._sleep(self._pauses.left(service), "a rate limit")
             if self.connection is not None:
-                self.connection.authorize(request)
+                try:
+                    self.connection.authorize(request)
+                except RetryableError as error:  # nothing was sent yet
+                    failures += 1
+                    if failures >= self.attempts:
+                        raise
+                    self._sleep(self._delay(failures, error.retry_after), error.message)
+                    continue
             if request.method not in _READS and self.before_write is not None:
                 self.before_write(request)
             try:

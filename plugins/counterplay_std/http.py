@@ -41,9 +41,9 @@ class Http(Action):
         super().__init__(arguments)
         self._method = str(self.arguments.get("method", "GET")).upper()
         if self._method in _READS:
-            self.effect = False  # type: ignore[misc]  # the arguments decide, not the class
+            self.effect = False
         if self.arguments.get("repeatable"):
-            self.settle = "repeat"  # type: ignore[misc]  # as above
+            self.settle = "repeat"
 
     def target(self) -> str | None:
         """The URL."""

@@ -105,12 +105,11 @@ def _promises(info: ModuleInfo) -> list[tuple[str, str]]:
     if issubclass(cls, Action):
         if not cls.effect:
             return [("Effect", "none, it only reads")]
-        settle = cls.settle if isinstance(cls.settle, str) else "as its arguments say"
         how = {
             "read": "an attempt with unknown outcome is settled by reading the target",
             "repeat": "an attempt with unknown outcome is repeated, which is harmless",
             "ask": "an attempt with unknown outcome is left for a person to look at",
-        }.get(settle, settle)
+        }[cls.settle]
         undo = "it has one" if cls.inverse is not Action.inverse else "none"
         return [("Effect", f"it changes something; {how}"), ("Way back", undo)]
     if issubclass(cls, FeedTrigger):

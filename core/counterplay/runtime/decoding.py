@@ -40,7 +40,7 @@ def elements(body: bytes) -> Elements:
         if not body.isascii():
             body.decode("utf-8")  # once a unit: the slicer does not look inside strings
         slices = _array.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _salvage(body)
     # A slice that is kept would keep the whole unit in memory: copy.
     return _sorted([(position, bytes(raw), None) for position, raw in enumerate(slices)], whole=True)
@@ -67,12 +67,16 @@ def _sorted(found: list[tuple[int, bytes, str | None]], *, whole: bool) -> Eleme
 def _flaw(raw: bytes) -> str | None:
     """What is wrong with one element's bytes; None when it is JSON (a lone surrogate escape is)."""
     try:
-        json.loads(raw.decode("utf-8"))
+        json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         return f"invalid UTF-8 at byte {error.start}"
     except (ValueError, RecursionError) as error:
         return f"invalid JSON: {error}"
     return None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")  # Python's reader takes it, receivers do not
 
 
 def _salvage(body: bytes) -> Elements:

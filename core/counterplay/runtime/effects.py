@@ -16,6 +16,7 @@ from counterplay.errors import (
     CounterplayError,
     InterruptedWork,
     PermanentError,
+    RetryableError,
     StateError,
     UnknownOutcomeError,
     WorkError,
@@ -141,6 +142,8 @@ class EffectRunner:
             raise
         except UnknownOutcomeError as error:
             return self._after_lost_answer(action, context, before, error)
+        except RetryableError as error:  # given up; an attempt before may have taken effect all the same
+            return self._after_lost_answer(action, context, before, error)
         except Exception as error:
             return Outcome("failed", error=str(as_work_error(error, uses)), effect="failed")
         finally:
@@ -150,7 +153,7 @@ class EffectRunner:
         )
 
     def _after_lost_answer(
-        self, action: Action, context: StepContext, before: JsonObject, error: UnknownOutcomeError
+        self, action: Action, context: StepContext, before: JsonObject, error: WorkError
     ) -> Outcome:
         if action.settle == "read":
             result = action.settled(context, before)

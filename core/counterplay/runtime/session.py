@@ -317,10 +317,11 @@ _FAILING = ("runs_failed", "broken", "quarantined", "lost", "gaps", "dead_letter
 
 def _changed(effects: Sequence[StoredEffect]) -> dict[str, list[str]]:
     """What was done, by whom or what it was done to, as people call them."""
+    names = {one.target: one.subject for one in effects if one.subject and one.subject != one.target}
     found: dict[str, list[str]] = {}
     for one in effects:
         if one.status == "done":
-            found.setdefault(one.subject or one.target or one.connection, []).append(one.uses)
+            found.setdefault(names.get(one.target) or one.target or one.connection, []).append(one.uses)
     return found
 
 

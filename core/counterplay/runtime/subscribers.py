@@ -32,6 +32,7 @@ class Sifted:
     condition_errors: int
     dropped: int
     first_error: str | None = None
+    unreadable: Sequence[tuple[Event, str]] = ()
 
 
 @dataclass
@@ -58,21 +59,28 @@ class Subscriber:
         kept: list[Event] = []
         condition_errors = 0
         first_error: str | None = None
+        unreadable: list[tuple[Event, str]] = []
         condition = self.playbook.filter
         for event in events:
             if condition is not None:
-                truth = condition.evaluate({"event": event.data, "meta": event.meta, "inputs": self.inputs})
+                try:
+                    data = event.data
+                except (ValueError, RecursionError) as error:
+                    unreadable.append((event, f"the event cannot be read: {error}"))
+                    continue
+                truth = condition.evaluate({"event": data, "meta": event.meta, "inputs": self.inputs})
                 if truth.error is not None:
                     condition_errors += 1
                     first_error = first_error or truth.error
                 if not truth.value:
                     continue
             kept.append(event)
-        filtered = len(events) - len(kept)
+        filtered = len(events) - len(kept) - len(unreadable)
         passed: Sequence[Event] = kept
         for transform, context in self.transforms:
             passed = transform.apply(context, passed)
-        return Sifted(passed, filtered, condition_errors, len(kept) - len(passed), first_error)
+        dropped = len(kept) - len(passed)
+        return Sifted(passed, filtered, condition_errors, dropped, first_error, unreadable)
 
 
 @dataclass
@@ -91,7 +99,7 @@ class Pause:
     def begin(self, reason: str, *, blocked: bool, seconds: float | None) -> None:
         """Hold the playbook back; each failure in a row doubles the time."""
         self.failures += 1
-        if seconds is None:
+        if not seconds:  # `Retry-After: 0` must not become a busy loop
             seconds = BLOCKED_RETRY if blocked else min(_LONGEST_PAUSE, 2.0 ** min(self.failures, 6) / 2)
         self.until = time.monotonic() + seconds
         self.reason = reason

@@ -40,12 +40,14 @@ def is_closed(window: Window, listed_at: datetime, width: timedelta, settle_time
 
 def advanced(mark: datetime, closed: Collection[Window], waiting: Collection[datetime]) -> datetime:
     """The new low-water mark: the end of the last window in an unbroken row from the mark on that is
-    closed and in which nothing waits. `waiting` holds starts of windows with unaccounted units.
+    closed and in which nothing waits. `waiting` holds starts of windows with unaccounted units; they may
+    have been listed with other bounds than today, so everything from the oldest of them on waits.
     """
+    oldest = min(waiting, default=None)
     for window in sorted(closed, key=lambda one: one.start):
         if window.end <= mark:
             continue
-        if window.start > mark or window.start in waiting:
+        if window.start > mark or (oldest is not None and window.end > oldest):
             break
         mark = window.end
     return mark

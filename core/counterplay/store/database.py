@@ -55,6 +55,11 @@ class Database:
         self.engine.dispose()
 
 
+def storable(text: str) -> str:
+    """The text with what UTF-8 cannot carry (a lone surrogate, from an event) written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def open_database(url: str, *, create: bool = True) -> Database:
     """Open the store, and bring its tables up to date.
 
@@ -164,8 +169,11 @@ class WorkerLock:
                 hint="wait for it or end it; several workers at once need PostgreSQL (`store:`)",
             ) from None
         about = {"pid": os.getpid(), "purpose": self._purpose, "since": to_text(now())}
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(about).encode(), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(about).encode(), 0)
+        except OSError:
+            pass  # the disk is full: the lock holds all the same, only its owner's name is missing
         self._file = handle
         return self
 

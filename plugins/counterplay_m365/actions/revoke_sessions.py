@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from counterplay import Action, JsonObject, StepContext
 from counterplay.modules import Settle
 from counterplay_m365 import times
@@ -31,7 +29,7 @@ class RevokeSessions(Action):
     name = "revoke_sessions"
     connection = "m365.tenant"
     effect = True
-    settle: ClassVar[Settle] = "repeat"
+    settle: Settle = "repeat"
 
     def run(self, context: StepContext) -> JsonObject:
         user_id = self.arguments["user_id"]
@@ -39,6 +37,9 @@ class RevokeSessions(Action):
 
     def target(self) -> str | None:
         return str(self.arguments["user_id"])
+
+    def subject(self, before: JsonObject) -> str | None:
+        return before.get("userPrincipalName") or self.target()
 
     def capture(self, context: StepContext) -> JsonObject:
         user = Graph(context).user(self.arguments["user_id"], ("id", "userPrincipalName", _SINCE))

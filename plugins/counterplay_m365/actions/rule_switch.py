@@ -25,7 +25,7 @@ class SwitchRules(Action):
 
     connection = "m365.tenant"
     effect = True
-    settle: ClassVar[Settle] = "read"
+    settle: Settle = "read"
     enabled: ClassVar[bool]
     opposite: ClassVar[str]
     outcome: ClassVar[str]

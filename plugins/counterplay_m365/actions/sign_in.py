@@ -26,7 +26,7 @@ class SetSignIn(Action):
 
     connection = "m365.tenant"
     effect = True
-    settle: ClassVar[Settle] = "read"
+    settle: Settle = "read"
     enabled: ClassVar[bool]
     opposite: ClassVar[str]
 
@@ -42,6 +42,9 @@ class SetSignIn(Action):
 
     def target(self) -> str | None:
         return str(self.arguments["user_id"])
+
+    def subject(self, before: JsonObject) -> str | None:
+        return before.get("userPrincipalName") or self.target()
 
     def capture(self, context: StepContext) -> JsonObject:
         user = self._read(context)
