@@ -48,7 +48,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workspace(tmp_path: Path, acme: AcmeService) -> Path:
     (tmp_path / "playbooks").mkdir()
     (tmp_path / "counterplay.yaml").write_text(
-        f"connections:\n  acme: {{uses: acme.account, base_url: '{acme.base_url}', api_key: '${{env:ACME_KEY}}'}}\n"
+        "connections:\n"
+        f"  acme: {{uses: acme.account, base_url: '{acme.base_url}', api_key: '${{env:ACME_KEY}}'}}\n"
     )
     return tmp_path
 
