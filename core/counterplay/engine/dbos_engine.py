@@ -16,8 +16,9 @@ from typing import Any
 
 import dbos._serialization as dbos_serialization
 from dbos import DBOS, DBOSConfig, Serializer, SetWorkflowID
+from dbos._error import DBOSBaseException, DBOSException
 
-from counterplay.engine.port import SegmentBody, SegmentStatus
+from counterplay.engine.port import EngineInterrupt, SegmentBody, SegmentStatus
 
 #: Raised only when the interpreter records other steps for the same playbook than before.
 INTERPRETER_VERSION = "counterplay-segments-1"
@@ -68,14 +69,20 @@ _body: SegmentBody | None = None
 
 
 def _record(name: str, work: Callable[[], Any]) -> Any:
-    return DBOS.run_step({"name": name}, work)
+    try:
+        return DBOS.run_step({"name": name}, work)
+    except (DBOSBaseException, DBOSException) as error:
+        raise EngineInterrupt(str(error)) from error
 
 
 @DBOS.workflow(name=_WORKFLOW)
 def _segment(name: str) -> None:
     if _body is None:
         raise RuntimeError("the engine was not launched with an interpreter")
-    _body(name, _record)
+    try:
+        _body(name, _record)
+    except EngineInterrupt as interrupt:
+        raise interrupt.__cause__ or interrupt from None
 
 
 class DbosEngine:

@@ -12,6 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
+
+class EngineInterrupt(Exception):
+    """The engine takes the segment away (cancelled, owned by another worker): let it pass, change nothing."""
+
+
+
+class ReplayedFailure(Exception):
+    """A recorded piece of work raised before a crash, and the engine gives the error again.
+
+    What the work itself left behind says how far it came; the run goes on with a new segment.
+    """
+
+
 SegmentStatus = Literal["running", "ended", "failed", "cancelled"]
 
 #: `recorder(name, work)`: do the work once, remember its JSON result under that name and place.

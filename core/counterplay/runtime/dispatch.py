@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from counterplay.engine import Engine, SegmentBody
-from counterplay.errors import CounterplayError
+from counterplay.errors import CounterplayError, StateError
 from counterplay.store.runs import RunStore
 
 SLOTS = 8
@@ -92,6 +92,9 @@ class Dispatcher:
                 self._start_due()
             except CounterplayError as error:
                 self._on_failure(error)
+                return
+            except Exception as error:
+                self._on_failure(StateError(f"the engine cannot start runs: {type(error).__name__}: {error}"))
                 return
             with self._changed:
                 self._changed.wait(SWEEP)

@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from counterplay.clock import from_text, now
-from counterplay.engine import Recorder
+from counterplay.engine import EngineInterrupt, Recorder
 from counterplay.errors import (
     CounterplayError,
     InterruptedWork,
@@ -101,6 +101,12 @@ class Interpreter:
             self._runs.park(name.rpartition("/")[0], "queued", None, None)
         except StateError as error:
             self._on_failure(error)
+            raise
+        except EngineInterrupt:
+            raise
+        except Exception as error:  # a fault of our own: the run must not hang as `running`
+            log.exception("run %s stopped at a fault of the engine", name)
+            self._on_failure(StateError(f"run {name}: {type(error).__name__}: {error}"))
             raise
         finally:
             self._on_end(name)
