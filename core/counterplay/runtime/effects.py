@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from typing import Any
 import requests
 
 from counterplay.errors import (
-    CounterplayError,
     InterruptedWork,
     PermanentError,
     RetryableError,
@@ -27,6 +27,8 @@ from counterplay.hookspecs import EffectIntent
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
 from counterplay.store.runs import RunStore, StoredEffect
+
+log = logging.getLogger("counterplay.runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,33 +123,46 @@ class EffectRunner:
         if refusal is not None:
             outcome = Outcome("failed", error=f"refused: {refusal}", effect="refused")
         else:
-            outcome = self._act(uses, action, context, before)
-        self._host.hook.counterplay_after_effect(
-            intent=intent, outcome={"status": outcome.effect, "error": outcome.error}
-        )
+            sent_before = known is not None and bool(known.calls)
+            outcome = self._act(uses, action, context, before, sent_before)
+        try:
+            self._host.hook.counterplay_after_effect(
+                intent=intent, outcome={"status": outcome.effect, "error": outcome.error}
+            )
+        except Exception as error:  # a listener's fault does not change what happened
+            log.warning("the hook counterplay_after_effect failed: %s: %s", type(error).__name__, error)
         return outcome
 
     def _refusal(self, intent: EffectIntent) -> str | None:
         try:
             verdicts = self._host.hook.counterplay_before_effect(intent=intent)
+            return next((verdict.reason for verdict in verdicts if verdict.refuse), None)
         except Exception as error:  # a guard that cannot answer has not agreed
-            return f"a guard failed: {error}"
-        return next((verdict.reason for verdict in verdicts if verdict.refuse), None)
+            return f"a guard failed: {type(error).__name__}: {error}"
 
-    def _act(self, uses: str, action: Action, context: StepContext, before: JsonObject) -> Outcome:
-        context.http.before_write = self._journal(context)
+    def _act(
+        self, uses: str, action: Action, context: StepContext, before: JsonObject, sent_before: bool
+    ) -> Outcome:
+        sent: list[JsonObject] = []
+        context.http.before_write = self._journal(context, sent)
         try:
-            result = self._json_result(uses, action.run(context))
+            given = action.run(context)
         except (InterruptedWork, StateError):
             raise
         except UnknownOutcomeError as error:
             return self._after_lost_answer(action, context, before, error)
-        except RetryableError as error:  # given up; an attempt before may have taken effect all the same
-            return self._after_lost_answer(action, context, before, error)
+        except RetryableError as error:
+            if not sent and not sent_before:
+                return Outcome("failed", error=str(error), effect="failed")
+            return self._after_lost_answer(action, context, before, error)  # it may have taken effect
         except Exception as error:
             return Outcome("failed", error=str(as_work_error(error, uses)), effect="failed")
         finally:
             context.http.before_write = None
+        try:
+            result = self._json_result(uses, given)
+        except PermanentError as error:  # it happened; only what it says about it cannot be kept
+            return Outcome("failed", error=str(error), effect="unknown")
         return Outcome(
             "succeeded", result, effect="done", verified=_verified(action, context, before, result)
         )
@@ -155,20 +170,25 @@ class EffectRunner:
     def _after_lost_answer(
         self, action: Action, context: StepContext, before: JsonObject, error: WorkError
     ) -> Outcome:
-        if action.settle == "read":
+        if action.settle != "read":
+            return Outcome("failed", error=str(error), effect="unknown")
+        try:
             result = action.settled(context, before)
-            if result is not None:
-                return Outcome(
-                    "succeeded",
-                    result,
-                    effect="done",
-                    verified=True,
-                    settled="the answer was lost; read back",
-                )
+        except (InterruptedWork, StateError):
+            raise
+        except Exception as unread:
+            return _unsettled(f"{error.message}, and reading it back failed", unread)
+        if result is None:
             return Outcome(
                 "failed", error=f"{error.message}; reading it back shows no effect", effect="failed"
             )
-        return Outcome("failed", error=str(error), effect="unknown")
+        return Outcome(
+            "succeeded",
+            self._mask_json(result),
+            effect="done",
+            verified=True,
+            settled="the answer was lost; read back",
+        )
 
     def _settle(self, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
         """What a journalled intent without an outcome became; None: it has to be done (again)."""
@@ -177,11 +197,20 @@ class EffectRunner:
         if action.settle == "repeat":
             return None
         if action.settle == "read":
-            result = action.settled(context, known.before)
+            try:
+                result = action.settled(context, known.before)
+            except (InterruptedWork, StateError):
+                raise
+            except Exception as unread:
+                return _unsettled("the process stopped before an answer came, and reading back failed", unread)
             if result is None:
                 return None
             return Outcome(
-                "succeeded", result, effect="done", verified=True, settled="read back after a stop"
+                "succeeded",
+                self._mask_json(result),
+                effect="done",
+                verified=True,
+                settled="read back after a stop",
             )
         lost = f"the process stopped between a request and its answer ({_call(known.calls[-1])})"
         return Outcome(
@@ -190,7 +219,9 @@ class EffectRunner:
             effect="unknown",
         )
 
-    def _journal(self, context: StepContext) -> Callable[[requests.PreparedRequest], None]:
+    def _journal(
+        self, context: StepContext, sent: list[JsonObject]
+    ) -> Callable[[requests.PreparedRequest], None]:
         def before_write(request: requests.PreparedRequest) -> None:
             body = request.body
             if isinstance(body, bytes):
@@ -201,6 +232,7 @@ class EffectRunner:
                 content = body
             call = {"method": request.method, "url": request.url, "body": content}
             self._runs.add_call(context.run_id, context.step_id, self._mask_json(call))
+            sent.append(call)
 
         return before_write
 
@@ -215,11 +247,16 @@ class EffectRunner:
         return masked
 
 
+def _unsettled(what: str, error: Exception) -> Outcome:
+    """The journal must not keep an intent whose outcome nobody will look for any more."""
+    return Outcome("failed", error=f"{what}: {as_work_error(error, 'the action')}", effect="unknown")
+
+
 def _verified(action: Action, context: StepContext, before: JsonObject, result: JsonObject) -> bool | None:
     """Read the effect back; that the reading failed says nothing about the effect."""
     try:
         return action.verify(context, before, result)
-    except (WorkError, CounterplayError):
+    except Exception:
         return None
 
 
