@@ -1,6 +1,5 @@
-"""`python -m counterplay`: the same as the command `playbook`."""
+"""`python -m counterplay` is the command `playbook`."""
 
 from counterplay.cli import main
 
-if __name__ == "__main__":
-    main()
+main()

@@ -58,6 +58,15 @@ def find_state_dir(start: Path | None = None) -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "counterplay"
 
 
+def shown(file: object) -> Path:
+    """A file as messages name it: relative to the current directory where it lies below that."""
+    path = Path(str(file))
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
 class Workspace:
     """The workspace that commands work in. It implements the catalogue that playbooks are checked by."""
 
@@ -76,14 +85,17 @@ class Workspace:
         """`counterplay.yaml`, checked. PlaybookError: everything that is wrong with it."""
         if self.root is None:
             return {}
-        path = self.root / FILE
+        path = shown(self.root / FILE)
         try:
-            text = path.read_bytes()
+            with (self.root / FILE).open("rb") as file:
+                text = file.read(MAX_BYTES + 1)
         except OSError as error:
-            raise ConfigError(f"cannot read it: {error.strerror}", path=path) from error
+            raise ConfigError(
+                f"cannot read it: {error.strerror}", hint="check its permissions", path=path
+            ) from error
         if not _has_content(text):
             return {}
-        document = read(text[: MAX_BYTES + 1], str(path))
+        document = read(text, str(path))
         wrong = list(self._findings(document))
         if wrong:
             raise PlaybookError(wrong)
@@ -187,6 +199,9 @@ class Workspace:
                 if isinstance(settings, dict) and isinstance(settings.get("uses"), str):
                     yield from self._connection_findings(document, name, settings)
 
+    def _connection_kinds(self) -> list[str]:
+        return sorted(uses for uses, info in self.host.modules.items() if info.kind == "connection")
+
     def _connection_findings(self, document: Document, name: str, settings: JsonObject) -> Iterator[Finding]:
         place = ("connections", name)
         try:
@@ -197,8 +212,8 @@ class Workspace:
         if info.kind != "connection":
             yield document.finding(
                 (*place, "uses"),
-                f"{info.uses} is a {info.kind}, not a connection",
-                "name a kind of connection",
+                f"{info.uses} is {_article(info.kind)}, not a connection",
+                f"name a kind of connection: {', '.join(self._connection_kinds())}",
             )
             return
         own = {key: value for key, value in settings.items() if key not in ("uses", "labels")}
@@ -227,6 +242,10 @@ def _playbook_files(folder: Path | Traversable) -> dict[str, Path | Traversable]
         return {}
     files = [file for file in folder.iterdir() if file.name.endswith((".yaml", ".yml")) and file.is_file()]
     return {file.name.rpartition(".")[0]: file for file in files}
+
+
+def _article(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
 def _has_content(text: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -49,13 +50,14 @@ class _LazyGroup(click.Group):
 
             near = get_close_matches(arguments[0], known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            context.fail(f"No such command {arguments[0]!r}.{hint}")
+            why = _refused_commands().get(arguments[0])
+            context.fail(f"No such command {arguments[0]!r}{f': {why}' if why else f'.{hint}'}")
         return super().resolve_command(context, arguments)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, line) for name, (_, line) in _COMMANDS.items()]
         rows += [
-            (name, f"(from the plugin {point.value.partition('.')[0].partition(':')[0]})")
+            (name, f"(from the plugin {_package(point)})")
             for name, point in sorted(_plugin_commands().items())
         ]
         with formatter.section("Commands"):
@@ -64,28 +66,60 @@ class _LazyGroup(click.Group):
 
 def _plugin_commands() -> dict[str, EntryPoint]:
     """Commands of plugins by name. Ours win; a name that two plugins claim belongs to neither."""
-    import os
+    off = _disabled_packages()
+    working = {
+        name: [point for point in claims if _package(point) not in off] for name, claims in _claims().items()
+    }
+    return {name: claims[0] for name, claims in working.items() if len(claims) == 1}
 
-    disabled = {name.strip() for name in os.environ.get("COUNTERPLAY_DISABLE", "").split(",")}
-    packages = {point.module for point in entry_points(group="counterplay") if point.name in disabled}
+
+def _refused_commands() -> dict[str, str]:
+    """Why commands that are installed cannot be called."""
+    off = _disabled_packages()
+    refused = {}
+    for name, claims in _claims().items():
+        if len(claims) > 1:
+            refused[name] = f"{' and '.join(map(_distribution, claims))} claim it; uninstall one of them"
+        elif _package(claims[0]) in off:
+            refused[name] = f"the plugin {off[_package(claims[0])]} is disabled by COUNTERPLAY_DISABLE"
+    return refused
+
+
+def _claims() -> dict[str, list[EntryPoint]]:
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=_GROUP):
-        if point.name not in _COMMANDS and point.module.partition(".")[0] not in packages:
+        if point.name not in _COMMANDS:
             claims = found.setdefault(point.name, [])
             if point not in claims:
                 claims.append(point)
-    return {name: claims[0] for name, claims in found.items() if len(claims) == 1}
+    return found
+
+
+def _disabled_packages() -> dict[str, str]:
+    """The plugins that COUNTERPLAY_DISABLE takes out, by their package."""
+    disabled = {name.strip() for name in os.environ.get("COUNTERPLAY_DISABLE", "").split(",")}
+    points = entry_points(group="counterplay") if disabled != {""} else ()
+    return {_package(point): point.name for point in points if point.name in disabled}
+
+
+def _package(point: EntryPoint) -> str:
+    return point.module.partition(".")[0]
+
+
+def _distribution(point: EntryPoint) -> str:
+    return point.dist.name if point.dist is not None else point.value
 
 
 def _load(point: EntryPoint) -> click.Command:
-    distribution = point.dist.name if point.dist is not None else point.value
+    distribution = _distribution(point)
     try:
         command = point.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin may raise anything, SystemExit included
         raise CounterplayError(
-            f"the command {point.name!r} of {distribution} cannot be loaded: {type(error).__name__}: {error}",
+            f"the command {point.name!r} of {distribution} cannot be loaded: "
+            f"{type(error).__name__}: {' '.join(str(error).split())}",
             hint=f"fix or uninstall {distribution}",
         ) from error
     if not isinstance(command, click.Command):
@@ -129,8 +163,22 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing can be flushed at exit
+        code = 1
+    except Exception as error:
+        _complain(_unexpected(error), debug)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(error: Exception) -> CounterplayError:
+    text = " ".join(str(error).split())
+    failure = CounterplayError(
+        f"{type(error).__name__}: {text}"[:1000],
+        hint="this is a fault of counterplay or of a plugin; `--debug` shows where",
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _complain(error: CounterplayError, debug: bool) -> None:

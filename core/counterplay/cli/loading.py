@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
 import click
 
 from counterplay.errors import ConfigError
 from counterplay.language import Playbook, PlaybookSet, load
+from counterplay.language.findings import did_you_mean
 from counterplay.plugins import PluginHost
-from counterplay.workspace import Workspace
+from counterplay.workspace import Workspace, shown
 
 
 def open_workspace() -> Workspace:
@@ -49,13 +49,21 @@ def load_playbook(
     file = workspace.playbook_file(name)
     own = workspace.root is not None and file not in workspace.shipped.values()
     catalogue = Renamed(workspace, renames or {}) if own or renames else None
-    return load(_shown(file), workspace.host, catalogue)
+    return load(shown(file), workspace.host, catalogue)
 
 
 def members(
     workspace: Workspace, found: PlaybookSet, renames: Mapping[str, str], seen: Sequence[str] = ()
 ) -> list[tuple[Playbook, dict[str, str]]]:
     """The playbooks of a set, each with the connections that it uses instead of those it names."""
+    for old, new in found.connections.items():
+        target = renames.get(new, new)
+        if not workspace.kinds(target):
+            known = workspace.names()
+            raise ConfigError(
+                f"the set {found.name!r} uses {target!r} as {old!r}, and there is no connection {target!r}",
+                hint=did_you_mean(target, known, f"there are: {', '.join(known) or 'none'}"),
+            )
     if found.name in seen:
         raise ConfigError(f"the set {found.name!r} contains itself", hint="remove it from its own playbooks")
     result: list[tuple[Playbook, dict[str, str]]] = []
@@ -70,11 +78,13 @@ def members(
     return result
 
 
-def _shown(file: object) -> Path:
-    """Shipped and own playbooks are files on disk; paths are shown relative where that is shorter."""
-    path = Path(str(file))
-    try:
-        relative = path.resolve().relative_to(Path.cwd())
-    except ValueError:
-        return path
-    return relative
+def known_renames(workspace: Workspace, renames: Mapping[str, str]) -> Mapping[str, str]:
+    """The renames of the command line. ConfigError: one of them leads to no connection."""
+    for old, new in renames.items():
+        if not workspace.kinds(new):
+            known = workspace.names()
+            raise ConfigError(
+                f"--connection {old}={new}: there is no connection {new!r}",
+                hint=did_you_mean(new, known, f"there are: {', '.join(known) or 'none'}"),
+            )
+    return renames

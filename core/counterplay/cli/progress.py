@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,18 @@ _PLAIN_EVERY = 10.0
 
 
 @contextmanager
-def progress(session: Session, opener: Opener, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Show what the session does on stderr: a live line on a terminal, else a line now and then."""
+def progress(
+    session: Session, opener: Opener, *, quiet: bool, debug: bool = False
+) -> Iterator[Callable[[], None]]:
+    """Show what the session does on stderr: a live line on a terminal, else a line now and then.
+
+    `debug` adds to what is logged where it came from.
+    """
     from counterplay.secrets import MaskingFilter
 
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(MaskingFilter(opener.secrets))
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s", where=debug))
     handler.setLevel(logging.WARNING)
     logging.getLogger().addHandler(handler)
     done = threading.Event()
@@ -75,15 +80,16 @@ class _Display:
                 click.echo(self._line(), err=True)
 
     def _say_new(self, say: Callable[[str], None]) -> None:
-        for about, text in self._session.figures.notices.items():
-            if self._said.get(about) != text:
-                self._said[about] = text
-                say(self._mask(f"{about}: {text}"))
+        notices = self._session.figures.notices
+        new = {about: text for about, text in notices.items() if self._said.get(about) != text}
+        self._said.update(new)
+        for line in told(new):
+            say(self._mask(line))
 
     def _line(self) -> str:
         figures = self._session.figures
         parts = [
-            f"{figures['collected']:,} events in {figures['units']:,} units",
+            f"{counted(figures['collected'], 'event')} in {counted(figures['units'], 'unit')}",
             f"{figures['delivered']:,} delivered",
         ]
         if figures["runs"]:
@@ -92,27 +98,28 @@ class _Display:
         return f"{self._session.name}: " + ", ".join(parts)
 
 
-def print_summary(name: str, ended: Ended) -> None:
+def print_summary(name: str, ended: Ended, mask: Callable[[str], str]) -> None:
     """The closing summary, on stdout: the figures, then who was affected, then what is not well."""
     figures = {key: int(value) for key, value in ended.figures.items()}
 
     def count(key: str) -> int:
         return figures.get(key, 0)
 
-    word = {0: "done", 1: "something failed", 3: "waiting", 130: "interrupted"}.get(ended.exit_code, "ended")
+    words = {0: "done", 1: "something failed", 3: "waiting or blocked", 130: "interrupted"}
+    word = words.get(ended.exit_code, "ended")
     click.echo(click.style(f"{name}: {word} in {ended.seconds:.1f} s", bold=True))
-    _row("collected", f"{count('collected'):,} events in {count('units'):,} units")
+    _row("collected", f"{counted(count('collected'), 'event')} in {counted(count('units'), 'unit')}")
     if count("duplicates"):
         _row("duplicates", f"{count('duplicates'):,} dropped")
     if count("filtered"):
         _row("filtered", f"{count('filtered'):,} did not match")
     if count("condition_errors"):
         _row("conditions", f"{count('condition_errors'):,} raised and counted as false")
-    _row("delivered", f"{count('delivered') + count('outcomes'):,} records")
+    _row("delivered", counted(count("delivered") + count("outcomes"), "record"))
     if count("runs") or count("runs_waiting") or count("runs_succeeded") or count("runs_failed"):
         states = [("succeeded", "runs_succeeded"), ("failed", "runs_failed"), ("waiting", "runs_waiting")]
-        told = ", ".join(f"{count(key):,} {state}" for state, key in states if count(key))
-        _row("runs", f"{count('runs'):,} started: {told or 'none ended yet'}")
+        ended_so = ", ".join(f"{count(key):,} {state}" for state, key in states if count(key))
+        _row("runs", f"{count('runs'):,} started: {ended_so or 'none ended yet'}")
     effects = ["done", "failed", "refused", "unknown"]
     if any(count(f"effects_{one}") for one in effects):
         _row(
@@ -125,9 +132,44 @@ def print_summary(name: str, ended: Ended) -> None:
         if count(state):
             _row(state.replace("_", " "), f"{count(state):,}")
     for line in ended.lines:
-        click.echo(f"  {line}")
-    for about, text in ended.notices.items():
-        click.echo(click.style(f"  ! {about}: {text}", fg="yellow"))
+        click.echo(f"  {mask(line)}")
+    for line in told(ended.notices):
+        click.echo(click.style(f"  ! {mask(line)}", fg="yellow"))
+
+
+def told(notices: Mapping[str, str]) -> list[str]:
+    """Notices as lines: what is true of several things (feeds that one secret opens) is said once."""
+    about: dict[str, list[str]] = {}
+    for name, text in notices.items():
+        about.setdefault(text, []).append(name)
+    return [text if names[0] in text else f"{_listed(names)}: {text}" for text, names in about.items()]
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) < 3:
+        return " and ".join(names)
+    return f"{names[0]} and {len(names) - 1} others"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+class _OneLine(logging.Formatter):
+    """A line for each record: an exception is named, and shown with its place only for `--debug`."""
+
+    def __init__(self, pattern: str, *, where: bool) -> None:
+        super().__init__(pattern)
+        self._where = where
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if self._where or not record.exc_text:
+            return text
+        traceback = f"\n{record.exc_text}"
+        named = [line for line in record.exc_text.splitlines() if line[:1] not in ("", " ", "(")]
+        return text.replace(traceback, "").rstrip(" :\n") + (f": {named[-1]}" if named else "")
 
 
 def _row(name: str, text: str) -> None:

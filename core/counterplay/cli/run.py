@@ -11,12 +11,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from counterplay.cli.output import json_option, print_json
 from counterplay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from counterplay.language import Playbook, PlaybookSet
+    from counterplay.runtime.opening import Opener
+    from counterplay.runtime.session import Session
 
 
 @click.command()
@@ -61,15 +66,58 @@ def run(
     Exits 0 when all is done, 1 when something failed or is quarantined, 2 when the input is invalid,
     3 when something waits or is blocked, 130 when interrupted.
     """
-    from counterplay.cli.loading import load_playbook, members, open_workspace
-    from counterplay.cli.progress import print_summary, progress
+    from counterplay.cli.progress import print_summary, progress, told
+
+    stop = threading.Event()
+    with _terminable():
+        session, opener = _prepared(
+            name,
+            stop,
+            once=once,
+            event_file=event_file,
+            given=_pairs(inputs, "--input", "NAME=VALUE"),
+            renames=_pairs(connections, "--connection", "NAME=OTHER"),
+            listen=listen,
+        )
+    debug = bool(click.get_current_context().find_root().params.get("debug"))
+    with _signals(stop), progress(session, opener, quiet=as_json, debug=debug) as on_started:
+        ended = session.run(on_started)
+    if as_json:
+        report = {
+            "playbook": session.name,
+            "exit_code": ended.exit_code,
+            "seconds": round(ended.seconds, 3),
+            "figures": ended.figures,
+            "changed": ended.changed,
+            "notices": told(ended.notices),
+            "runs_waiting": ended.runs["waiting"],
+            "remarks": list(ended.lines),
+        }
+        print_json(opener.secrets.mask_json(report))
+    else:
+        print_summary(session.name, ended, opener.secrets.mask)
+    sys.exit(ended.exit_code)
+
+
+def _prepared(
+    name: str,
+    stop: threading.Event,
+    *,
+    once: bool,
+    event_file: str | None,
+    given: dict[str, str],
+    renames: dict[str, str],
+    listen: str,
+) -> tuple[Session, Opener]:
+    """Everything that can be wrong before anything runs: ConfigError says which."""
+    from counterplay.cli.loading import known_renames, load_playbook, members, open_workspace
     from counterplay.language import PlaybookSet
     from counterplay.runtime.opening import Opener
     from counterplay.runtime.session import Session, Task
 
+    _check_address(listen)
     workspace = open_workspace()
-    renames = _pairs(connections, "--connection")
-    given = _pairs(inputs, "--input")
+    known_renames(workspace, renames)
     found = load_playbook(workspace, name, renames)
     if isinstance(found, PlaybookSet):
         once = once or found.once
@@ -80,28 +128,20 @@ def run(
         Task(one, one.inputs_from(_own(given, one.inputs, len(playbooks))), own) for one, own in playbooks
     ]
     _no_stray_inputs(given, [one.inputs for one, _ in playbooks])
+    _no_stray_renames(renames, found, [one for one, _ in playbooks])
     events = _read_events(event_file) if event_file is not None else None
-    stop = threading.Event()
     opener = Opener(workspace, stop)
-    session = Session(opener, found.name, tasks, once=once, stop=stop, events=events, listen=listen)
-    with _signals(stop), progress(session, opener, quiet=as_json) as on_started:
-        ended = session.run(on_started)
-    if as_json:
-        print_json(
-            {
-                "playbook": found.name,
-                "exit_code": ended.exit_code,
-                "seconds": round(ended.seconds, 3),
-                "figures": ended.figures,
-                "changed": ended.changed,
-                "notices": list(ended.notices.values()),
-                "runs_waiting": ended.runs["waiting"],
-                "remarks": list(ended.lines),
-            }
-        )
-    else:
-        print_summary(found.name, ended)
-    sys.exit(ended.exit_code)
+    return Session(opener, found.name, tasks, once=once, stop=stop, events=events, listen=listen), opener
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM means what Ctrl-C does: nothing has begun, so the command just ends."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -122,14 +162,22 @@ def _signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _pairs(words: tuple[str, ...], option: str) -> dict[str, str]:
+def _pairs(words: tuple[str, ...], option: str, form: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise ConfigError(f"{option} {word}: not NAME=VALUE")
+            raise ConfigError(f"{option} {word}: not {form}", hint=f"write {option} {form}")
+        if key in pairs:
+            raise ConfigError(f"{option} {word}: {key!r} is given twice", hint="give it once")
         pairs[key] = value
     return pairs
+
+
+def _check_address(text: str) -> None:
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit() and int(port) < 65536):
+        raise ConfigError(f"--listen {text}: not HOST:PORT", hint="write --listen 127.0.0.1:8787")
 
 
 def _own(given: dict[str, str], declared: Mapping[str, Any], playbooks: int) -> dict[str, str]:
@@ -145,33 +193,58 @@ def _no_stray_inputs(given: dict[str, str], declared: list[Mapping[str, Any]]) -
             raise ConfigError(f"no playbook of the set has an input {key!r}")
 
 
+def _no_stray_renames(
+    renames: dict[str, str], found: Playbook | PlaybookSet, playbooks: list[Playbook]
+) -> None:
+    named = {
+        str(use.connection)
+        for one in playbooks
+        for use in (one.trigger, *(step.use for step in (*one.batch_steps, *one.run_steps)), *one.sinks)
+        if use is not None and use.connection is not None
+    }
+    for old, new in getattr(found, "connections", {}).items():  # a set's own names, and what it makes of them
+        named |= {old, new}
+    for key, value in renames.items():
+        if key not in named:
+            raise ConfigError(
+                f"--connection {key}={value}: nothing here names a connection {key!r}",
+                hint=f"the names are: {', '.join(sorted(named)) or 'none'}",
+            )
+
+
 def _read_events(name: str) -> list[bytes]:
     """The events of a file, as the bytes that stand in it. ConfigError names the place of what is none."""
+    place = "stdin" if name == "-" else name
     try:
         body = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     except OSError as error:
-        raise ConfigError(f"cannot read the events: {error.strerror}", path=name) from error
+        raise ConfigError(
+            f"cannot read the events: {error.strerror}", path=place, hint="give a file, or - for stdin"
+        ) from error
     from counterplay.runtime.decoding import elements, of_lines
 
-    text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    text = body.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r\n")
     if not text:
-        raise ConfigError("there is no event in it", path=name, hint="give a JSON object, an array or lines")
-    whole = _one_object(text)
-    if whole:
-        found = of_lines(iter([text.strip()]))
-    elif text.startswith(b"["):
+        raise ConfigError("there is no event in it", path=place, hint="give a JSON object, an array or lines")
+    if text.startswith(b"["):
         found = elements(text)
+    elif _is_json(text):
+        found = of_lines(iter([text]))
     else:
         found = of_lines(line.strip() for line in text.splitlines() if line.strip())
     for flaw in found.broken:
         raise ConfigError(
-            f"event {flaw.position + 1}: {flaw.reason}", path=name, hint="every event is one JSON object"
+            f"event {flaw.position + 1}: {flaw.reason}", path=place, hint="every event is one JSON object"
         )
     return [raw for _, raw in found.events]
 
 
-def _one_object(text: bytes) -> bool:
+def _is_json(text: bytes) -> bool:
+    """Is it one document, on however many lines? What is none is taken for a document a line."""
     try:
-        return isinstance(json.loads(text), dict)
+        json.loads(text)
+    except RecursionError:
+        return True
     except ValueError:
         return False
+    return True

@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from counterplay.store.runs import RunStore, StoredRun
 
 
-@click.group()
-def runs() -> None:
+@click.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def runs(context: click.Context, as_json: bool) -> None:
     """List runs, or show one with its steps and effects."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_runs, as_json=as_json)
 
 
 @runs.command("list")

@@ -14,7 +14,13 @@ from counterplay.modules import Connection
 from counterplay.plugins import PluginHost
 from counterplay.secrets import Secrets
 from counterplay.wire import Pauses, Wire
-from counterplay.workspace import ConnectionEntry, Workspace, settings_with_plain_references
+from counterplay.workspace import (
+    FILE,
+    ConnectionEntry,
+    Workspace,
+    settings_with_plain_references,
+    shown,
+)
 
 
 class Opener:
@@ -66,11 +72,23 @@ class Opener:
         if not issubclass(cls, Connection):
             raise ConfigError(f"{kind} is a {info.kind}, not a connection")
         entry = self._entry(name, kind)
-        settings = settings_with_plain_references(entry, info.schema, self.secrets.plain)
-        for problem in problems(settings, info.schema):
-            where = ".".join(["connections", name, *(str(part) for part in problem.path)])
-            raise ConfigError(f"{where}: {problem.message}", hint=problem.hint or None)
+        try:
+            settings = settings_with_plain_references(entry, info.schema, self.secrets.plain)
+            for problem in problems(settings, info.schema):
+                where = ".".join(["connections", name, *(str(part) for part in problem.path)])
+                raise ConfigError(f"{where}: {problem.message}", hint=problem.hint or None)
+            self._try_secrets(name, settings, info.schema)
+        except ConfigError as error:
+            if name in self.workspace.entries:
+                error.path = error.path or shown(self.workspace.base / FILE)
+            raise
         return cls(name, with_defaults(info.schema, settings), self.secrets)
+
+    def _try_secrets(self, name: str, settings: JsonObject, schema: JsonObject) -> None:
+        """Resolve each secret once and drop it: one that is missing is told before anything runs."""
+        for key, value in settings.items():
+            if schema.get("properties", {}).get(key, {}).get("writeOnly"):
+                self.secrets.resolve(value, where=f"connections.{name}.{key}")
 
     def _entry(self, name: str, kind: str) -> ConnectionEntry:
         configured = self.workspace.entries.get(name)
@@ -84,7 +102,7 @@ class Opener:
             raise ConfigError(f"the connection {name!r} is of kind {', '.join(kinds)}, not {kind}")
         raise ConfigError(
             f"there is no connection {name!r} of kind {kind}",
-            hint=f"add it under `connections:` in {self.workspace.base / 'counterplay.yaml'}, "
+            hint=f"add it under `connections:` in {shown(self.workspace.base / FILE)}, "
             f"or run with `--connection {name}=sim`",
         )
 
