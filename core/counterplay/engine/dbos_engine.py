@@ -18,7 +18,7 @@ import dbos._serialization as dbos_serialization
 from dbos import DBOS, DBOSConfig, Serializer, SetWorkflowID
 from dbos._error import DBOSBaseException, DBOSException
 
-from counterplay.engine.port import EngineInterrupt, SegmentBody, SegmentStatus
+from counterplay.engine.port import EngineInterrupt, ReplayedFailure, SegmentBody, SegmentStatus
 
 #: Raised only when the interpreter records other steps for the same playbook than before.
 INTERPRETER_VERSION = "counterplay-segments-1"
@@ -58,7 +58,7 @@ class JsonSerializer(Serializer):
     def deserialize(self, serialized_data: str) -> Any:
         data = json.loads(serialized_data)
         if isinstance(data, dict) and "__error__" in data:
-            return RuntimeError(f"{data['__error__']}: {data['text']}")
+            return ReplayedFailure(f"{data['__error__']}: {data['text']}")
         return data
 
     def name(self) -> str:

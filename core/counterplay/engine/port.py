@@ -17,7 +17,6 @@ class EngineInterrupt(Exception):
     """The engine takes the segment away (cancelled, owned by another worker): let it pass, change nothing."""
 
 
-
 class ReplayedFailure(Exception):
     """A recorded piece of work raised before a crash, and the engine gives the error again.
 

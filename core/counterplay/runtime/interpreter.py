@@ -13,11 +13,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from counterplay.clock import from_text, now
-from counterplay.engine import EngineInterrupt, Recorder
+from counterplay.engine import EngineInterrupt, Recorder, ReplayedFailure
 from counterplay.errors import (
     CounterplayError,
     InterruptedWork,
@@ -90,26 +92,33 @@ class Interpreter:
         self._on_end = on_end
         self._on_failure = on_failure
         self._effects = EffectRunner(host, runs, Targets(), opener.secrets.mask_json)
-        self._playbook = lru_cache(maxsize=64)(self._parse)
-        self._documents: dict[str, JsonObject] = {}
+        self._playbooks: dict[str, Playbook] = {}
+        self._parsing = threading.Lock()
 
     def segment(self, name: str, record: Recorder) -> None:
         """Execute one segment of a run to its end or to its next long wait."""
         try:
             self._execute(name, record)
-        except InterruptedWork:
+        except (InterruptedWork, ReplayedFailure):
             self._runs.park(name.rpartition("/")[0], "queued", None, None)
         except StateError as error:
             self._on_failure(error)
             raise
         except EngineInterrupt:
             raise
-        except Exception as error:  # a fault of our own: the run must not hang as `running`
-            log.exception("run %s stopped at a fault of the engine", name)
+        except SQLAlchemyError as error:  # the engine could not record what was done
             self._on_failure(StateError(f"run {name}: {type(error).__name__}: {error}"))
             raise
+        except Exception as error:  # the run must neither hang as `running` nor stop all the others
+            log.exception("run %s stopped at a fault of its own", name)
+            self._give_up(name.rpartition("/")[0], f"it cannot be executed: {type(error).__name__}: {error}")
         finally:
             self._on_end(name)
+
+    def _give_up(self, identity: str, error: str) -> None:
+        run = self._runs.get(identity)
+        if run is not None and run.ended is None:
+            self._finish(run, "failed", self._opener.secrets.mask(error))
 
     def _execute(self, name: str, record: Recorder) -> None:
         identity, _, number = name.rpartition("/")
@@ -142,11 +151,10 @@ class Interpreter:
         import hashlib
 
         digest = hashlib.sha256(repr(run.document).encode("utf-8", "surrogatepass")).hexdigest()
-        self._documents[digest] = run.document
-        return self._playbook(digest)
-
-    def _parse(self, digest: str) -> Playbook:
-        return from_document(self._documents.pop(digest), self._host)
+        with self._parsing:
+            if digest not in self._playbooks:
+                self._playbooks[digest] = from_document(run.document, self._host)
+            return self._playbooks[digest]
 
     # --- steps ---------------------------------------------------------------------------------
 
