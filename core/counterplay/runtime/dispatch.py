@@ -36,13 +36,16 @@ class Dispatcher:
         self._active: set[str] = set()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
+        self._launched = False
 
     def launch(self, body: SegmentBody) -> None:
         """Start the engine, resume what a dead process left, and begin to dispatch."""
+        self._launched = True
         self._engine.launch(body)
         with self._changed:
             self._active.update(self._engine.recover())
         self._requeue_stranded()
+        self._runs.retry_sinks()
         self._thread.start()
 
     def notify(self) -> None:
@@ -69,7 +72,13 @@ class Dispatcher:
         return len(self._active)
 
     def close(self) -> None:
-        """Wait until the segments that work have come to their next step, then stop the engine."""
+        """Wait until the segments that work have come to their next step, then stop the engine.
+
+        `stop` must be set. A second call does nothing.
+        """
+        if not self._launched:
+            return
+        self._launched = False
         with self._changed:
             while self._active:
                 self._changed.wait(SWEEP)
@@ -109,7 +118,15 @@ class Dispatcher:
             segment = f"{identity}/{number}"
             if segment in active or free <= 0 or self._stop.is_set():
                 continue
+            if self._engine.status(segment) in ("ended", "failed", "cancelled"):
+                # It failed before it could say so in the run's row; the engine would not start it again.
+                self._runs.park(identity, "queued", None, None)
+                continue
             free -= 1
             with self._changed:
                 self._active.add(segment)
-            self._engine.start(segment)
+            try:
+                self._engine.start(segment)
+            except BaseException:
+                self.ended(segment)
+                raise

@@ -32,7 +32,6 @@ from counterplay.store.feeds import FeedKey, FeedStore
 from counterplay.store.runs import RunStore, StoredEffect
 
 DEFAULT_INTERVAL = timedelta(seconds=60)
-BY_HAND = {"by": "hand"}
 _UNFINISHED = ("queued", "running", "waiting", "blocked")
 
 
@@ -133,6 +132,12 @@ class Session:
 
         engine = DbosEngine(self._opener.workspace.store_url, threads=2 * SLOTS)
         dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail)
+
+        def close() -> None:
+            self._stop.set()
+            dispatcher.close()
+
+        stack.callback(close)  # whatever goes wrong from here on, no run works on behind our back
         interpreter = Interpreter(
             self.host, runs, feeds, self._opener, self.figures, self._stop, dispatcher.ended, self._fail
         )
@@ -169,10 +174,9 @@ class Session:
                         poll_interval=interval,
                         once=self._once,
                     )
-        for feed in feeds.values():
-            feed.open()
-        self._spool_given_events(list(feeds.values()))
-        return list(feeds.values())
+        opened = [one for feed in feeds.values() for one in feed.open()]
+        self._spool_given_events(opened)
+        return opened
 
     def _trigger_connections(self, task: Task) -> list[Connection | None]:
         use = task.playbook.trigger
@@ -211,7 +215,7 @@ class Session:
             return FeedKey(use.uses, label, tenant, json.dumps(part, sort_keys=True))
 
         found: list[tuple[FeedKey, Trigger, timedelta]] = []
-        by_hand = key_of(BY_HAND)
+        by_hand = key_of({"by": "hand", "playbook": task.playbook.name})  # given to this playbook alone
         plain = info.cls(arguments)
         only_by_hand = not isinstance(plain, (PollTrigger, PushTrigger)) and not hasattr(plain, "discover")
         if only_by_hand and self._events is None and not store.has_subscription(by_hand, task.playbook.name):

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
 from counterplay.events import JsonObject
-from counterplay.store.database import Database
+from counterplay.store.database import Database, storable
 from counterplay.store.feeds import _insert_or_ignore
 from counterplay.store.tables import effect, run, snapshot, step
 
@@ -110,9 +110,10 @@ class RunStore:
         """Put runs into the outbox, in the caller's transaction. Returns those that were not there yet."""
         if not runs:
             return []
-        known = set(
-            connection.execute(sa.select(run.c.id).where(run.c.id.in_([one.id for one in runs]))).scalars()
-        )
+        known: set[str] = set()
+        for start in range(0, len(runs), 500):  # a statement takes a limited number of variables
+            part = [one.id for one in runs[start : start + 500]]
+            known.update(connection.execute(sa.select(run.c.id).where(run.c.id.in_(part))).scalars())
         added: list[str] = []
         moment = to_text(now())
         for one in runs:
@@ -130,7 +131,7 @@ class RunStore:
                     id=one.id,
                     tenant=one.tenant,
                     playbook=one.playbook,
-                    run_key=one.run_key,
+                    run_key=storable(one.run_key),
                     snapshot=digest,
                     event=one.event,
                     meta=json.dumps(one.meta),
@@ -236,15 +237,26 @@ class RunStore:
                     status=status,
                     segment=run.c.segment + 1,
                     wake=to_text(wake) if wake else None,
-                    error=reason,
+                    error=reason and storable(reason),
                 )
+            )
+
+    def retry_sinks(self) -> None:
+        """What waits for a sink is due now: a new worker tries at once, it may have been mended."""
+        with self.database.write() as connection:
+            connection.execute(
+                sa.update(run)
+                .where(run.c.status.in_(("waiting", "blocked")), run.c.outcome.is_not(None))
+                .values(wake=to_text(now()))
             )
 
     def set_outcome(self, identity: str, outcome: str, error: str | None) -> None:
         """How the steps ended; the sinks are still to come."""
         with self.database.write() as connection:
             connection.execute(
-                sa.update(run).where(run.c.id == identity).values(outcome=outcome, error=error)
+                sa.update(run)
+                .where(run.c.id == identity)
+                .values(outcome=outcome, error=error and storable(error))
             )
 
     def end(self, identity: str, status: str, error: str | None) -> None:
@@ -253,7 +265,13 @@ class RunStore:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.status.not_in(ENDED))
-                .values(status=status, outcome=status, error=error, ended=to_text(now()), wake=None)
+                .values(
+                    status=status,
+                    outcome=status,
+                    error=error and storable(error),
+                    ended=to_text(now()),
+                    wake=None,
+                )
             )
 
     def steps(self, identity: str) -> list[StoredStep]:
@@ -318,6 +336,7 @@ class RunStore:
     ) -> None:
         """A step's end and its effect's outcome, as one."""
         moment = to_text(now())
+        error = error and storable(error)
         with self.database.write() as connection:
             connection.execute(
                 sa.update(step)
@@ -355,8 +374,8 @@ class RunStore:
                     "uses": about["uses"],
                     "tenant": about["tenant"],
                     "connection": about["connection"],
-                    "target": about["target"],
-                    "subject": about["subject"],
+                    "target": about["target"] and storable(about["target"]),
+                    "subject": about["subject"] and storable(about["subject"]),
                     "arguments": json.dumps(about["arguments"]),
                     "before": json.dumps(about["before"]),
                     "calls": "[]",
