@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 import threading
 import time
@@ -21,7 +22,6 @@ from counterplay.errors import (
     CounterplayError,
     GoneError,
     InterruptedWork,
-    PermanentError,
     RetryableError,
     StateError,
     WorkError,
@@ -33,6 +33,7 @@ from counterplay.runtime import decoding, windows
 from counterplay.runtime.delivery import deliver
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
+from counterplay.store.database import storable
 from counterplay.store.feeds import Counts, DeadLetter, FeedKey, FeedStore, StoredUnit, Subscription
 from counterplay.store.ranges import Positions
 from counterplay.store.runs import NewRun, RunStore, run_id
@@ -43,6 +44,8 @@ UNIT_ATTEMPTS = 8
 _PENDING_AT_ONCE = 64
 _LONGEST_DELAY = 60.0
 _SAMPLE = 64_000
+
+log = logging.getLogger("counterplay.feeds")
 
 
 class Feed:
@@ -82,6 +85,7 @@ class Feed:
         self._closed: set[windows.Window] = set()
         self._subscriptions: dict[str, Subscription] = {}
         self._epoch = 0
+        self._served: set[tuple[int, str]] = set()
 
     @property
     def label(self) -> str:
@@ -103,16 +107,46 @@ class Feed:
         self.subscribers.append(subscriber)
         self._interval = min(self._interval, poll_interval.total_seconds())
 
-    def open(self) -> None:
-        """Make the subscriptions; a new one begins at the trigger's look-back."""
+    def open(self) -> list[Feed]:
+        """Make the subscriptions; a new one begins at the trigger's look-back, as far as it can be read.
+
+        Returns the feeds to run: itself, and one for each later generation of a source whose pages
+        cannot be read again, with the playbooks that came to it later.
+        """
         moment = now()
         since = moment - self.trigger.look_back
+        if isinstance(self.trigger, FeedTrigger):
+            edge = windows.readable_from(moment, self.trigger.retention)
+            since = since if edge is None else max(since, edge + timedelta(minutes=1))
         shared = not isinstance(self.trigger, PollTrigger)
+        opened: dict[int, Feed] = {}
         for subscriber in self.subscribers:
-            self._subscriptions[subscriber.name] = self._store.subscribe(
-                self.key, subscriber.name, since, shared=shared
-            )
-        self._epoch = self._store.take_over(self.feed_id)
+            subscription = self._store.subscribe(self.key, subscriber.name, since, shared=shared)
+            feed = opened.get(subscription.feed_id)
+            if feed is None:
+                feed = opened[subscription.feed_id] = self._sibling() if opened else self
+            if feed is not self:
+                feed.subscribers.append(subscriber)
+            feed._subscriptions[subscriber.name] = subscription
+        self.subscribers = [one for one in self.subscribers if one.name in self._subscriptions]
+        for feed in opened.values():
+            feed._epoch = self._store.take_over(feed.feed_id)
+        return list(opened.values())
+
+    def _sibling(self) -> Feed:
+        return Feed(
+            self.key,
+            self.trigger,
+            self.context,
+            [],
+            store=self._store,
+            runs=self._runs,
+            figures=self._figures,
+            stop=self._stop,
+            runs_added=self._runs_added,
+            poll_interval=timedelta(seconds=self._interval),
+            once=self._once,
+        )
 
     def run(self) -> None:
         """Follow the source until `stop` is set; with `once`, until all that it listed is accounted for."""
@@ -127,6 +161,9 @@ class Feed:
             pass
         except CounterplayError as error:
             self.failure = error
+        except Exception as error:  # whatever it is, a feed must not end in silence
+            log.exception("the feed %s stopped at a fault", self.label)
+            self.failure = StateError(f"the feed {self.label} stopped: {type(error).__name__}: {error}")
         finally:
             self.done = True
 
@@ -306,27 +343,28 @@ class Feed:
         body = self._fetch(stored)
         if body is None:
             return
-        try:
-            found = self._elements(body)
-        except PermanentError as error:
-            self._set_aside(stored, "quarantined", str(error), body)
-            return
-        if found.broken and not found.whole and stored.attempts == 0 and stored.digest is None:
-            # It may be the transfer that broke it: fetch it a second time before it is taken apart.
-            self._store.postpone(stored.id, "the unit did not decode as a whole", now())
-            return
-        digest = hashlib.sha256(body).hexdigest()
         meta: JsonObject = {
             "feed": self.key.trigger,
             "connection": self.key.connection,
             "tenant": self.key.tenant,
             "unit": stored.unit.id,
         }
-        if isinstance(self.trigger, FeedTrigger):
-            meta.update(self.trigger.meta(stored.unit))
+        try:
+            found = self._elements(body)
+            if isinstance(self.trigger, FeedTrigger):
+                meta.update(self.trigger.meta(stored.unit))
+        except Exception as error:
+            failure = as_work_error(error, f"the trigger {self.key.trigger}")
+            self._set_aside(stored, "quarantined", str(failure), body)
+            return
+        if found.broken and not found.whole and stored.attempts == 0 and stored.digest is None:
+            # It may be the transfer that broke it: fetch it a second time before it is taken apart.
+            self._store.postpone(stored.id, "the unit did not decode as a whole", now())
+            return
+        digest = hashlib.sha256(body).hexdigest()
         events, unreadable = self._events(found, meta)
         letters = [
-            DeadLetter(one.reason, one.raw[:_SAMPLE], position=one.position, unit_id=stored.id)
+            DeadLetter(one.reason, one.raw, position=one.position, unit_id=stored.id)
             for one in (*found.broken, *unreadable)
         ]
         keys = {event.position: event.key for event in events if event.key}
@@ -347,10 +385,8 @@ class Feed:
             self._figures.add("collected", found.total)
             self._figures.add("duplicates", len(duplicates))
             self._figures.add("broken", len(letters))
-        fresh = [event for event in events if event.position not in duplicates]
-        owners = {owner for owner in duplicates.values() if owner != stored.id}
         for taker in takers:
-            added += self._serve(taker, stored, digest, fresh, len(duplicates), owners)
+            added += self._serve(taker, stored, digest, events, duplicates)
         if added:
             self._runs_added(added)
 
@@ -366,7 +402,8 @@ class Feed:
         for position, raw in found.events:
             event = Event(raw, meta, position=position)
             try:
-                event.key = self.trigger.delivery_key(event)
+                key = self.trigger.delivery_key(event)
+                event.key = None if key is None else storable(str(key))
             except Exception as error:
                 unreadable.append(decoding.Broken(position, raw, f"the event cannot be read: {error!r}"))
                 continue
@@ -390,12 +427,17 @@ class Feed:
             if error.status is not None and stored.attempts + 1 >= UNIT_ATTEMPTS:
                 self._set_aside(stored, "quarantined", f"{error} ({UNIT_ATTEMPTS} attempts)")
             elif error.status is None:
-                raise  # the network or the whole service: no fault of this unit
+                # The network or the whole service: no fault of this unit. The others come before it now.
+                delay = min(60.0, 2.0**self._failures)
+                self._store.postpone(stored.id, str(error), now() + timedelta(seconds=delay), failed=False)
+                raise
             else:
                 delay = error.retry_after or min(60.0, 2.0**stored.attempts)
                 self._store.postpone(stored.id, str(error), now() + timedelta(seconds=delay))
         except Exception as error:
             failure = as_work_error(error, f"the trigger {self.key.trigger}")
+            if isinstance(failure, BlockedError):
+                raise failure from error  # a secret cannot be read: no fault of this unit
             self._set_aside(stored, "quarantined", str(failure))
         return None
 
@@ -411,20 +453,22 @@ class Feed:
         taker: Subscriber,
         stored: StoredUnit,
         digest: str,
-        fresh: Sequence[Event],
-        duplicates: int,
-        owners: set[int],
+        events: Sequence[Event],
+        duplicates: Mapping[int, int],
     ) -> list[str]:
         """Do for one playbook what the unit's events ask for, then acknowledge. Returns runs that began."""
+        fresh, waits_for = self._fresh(taker, stored, events, duplicates)
         try:
             sifted = taker.sift(fresh)
+        except (InterruptedWork, StateError):
+            raise
         except Exception as error:
             self._hold_back(taker, as_work_error(error, f"a transform of {taker.name}"))
             return []
         if sifted.first_error is not None:
             self._figures.add("condition_errors", sifted.condition_errors)
             self._figures.notice(f"{taker.name} filter", f"filter: {sifted.first_error}")
-        dead: list[int] = []
+        dead: set[int] = set()
         if not taker.starts_runs:
             try:
                 for pipe in taker.sinks:
@@ -434,31 +478,80 @@ class Feed:
             except Exception as error:
                 self._hold_back(taker, as_work_error(error, f"a sink of {taker.name}"))
                 return []
-            if taker.pause.failures:
-                taker.pause.clear()
-                self._figures.notice(taker.name, None)
-        if self._store.undelivered_owners(owners, taker.name):
-            # Another unit owns some of these events and is not done: until it is, this one is the spare.
-            self._store.postpone(
-                stored.id, "waits for the unit that owns its duplicates", now() + timedelta(seconds=1)
-            )
-            return []
-        runs = [self._new_run(taker, event) for event in sifted.events] if taker.starts_runs else []
+        if taker.pause.failures:
+            taker.pause.clear()
+            self._figures.notice(taker.name, None)
+        runs, keyless = self._new_runs(taker, sifted.events)
+        unreadable = [*sifted.unreadable, *keyless]
         with self._store.database.write() as connection:
             added = self._runs.add(connection, runs)
-            counts = Counts(
-                delivered=0 if taker.starts_runs else len(sifted.events) - len(dead),
-                duplicates=duplicates,
-                filtered=sifted.filtered,
-                condition_errors=sifted.condition_errors,
-                dropped=sifted.dropped,
-                dead=len(dead),
-                runs=len(added),
+            if not waits_for:
+                letters = [
+                    DeadLetter(reason, event.raw, event.position, taker.name, unit_id=stored.id)
+                    for event, reason in unreadable
+                ]
+                self._store.bury(connection, letters)
+                counts = Counts(
+                    delivered=0 if taker.starts_runs else len(sifted.events) - len(dead),
+                    duplicates=len(events) - len(fresh),
+                    filtered=sifted.filtered,
+                    condition_errors=sifted.condition_errors,
+                    dropped=sifted.dropped,
+                    dead=len(dead) + len(letters),
+                    runs=len(added),
+                )
+                self._store.acknowledge(connection, self.feed_id, stored.id, taker.name, counts)
+        self._served.add((stored.id, taker.name))
+        if waits_for:
+            # Another unit owns some of these events and is not done: until it is, this one is the spare.
+            until = now() + timedelta(seconds=1)
+            self._store.postpone(
+                stored.id, "waits for the unit that owns its duplicates", until, failed=False
             )
-            self._store.acknowledge(connection, self.feed_id, stored.id, taker.name, counts)
+            return added
+        self._figures.add("dead_letters", len(unreadable))
+        for event, reason in unreadable:
+            self._figures.notice(f"{taker.name} {stored.unit.id} {event.position}", f"{taker.name}: {reason}")
         self._figures.add("filtered", sifted.filtered)
         self._figures.add("runs_known", len(runs) - len(added))
         return added
+
+    def _fresh(
+        self, taker: Subscriber, stored: StoredUnit, events: Sequence[Event], duplicates: Mapping[int, int]
+    ) -> tuple[list[Event], set[int]]:
+        """The events that are no duplicates for this playbook, and the units that it waits for.
+
+        An event that another unit owns is a duplicate only where that unit was or will be the
+        playbook's: the owner may be older than its subscription, or lost before it was served. A unit
+        whose own events the playbook has already, and that only waits as a spare itself, is not
+        waited for: else two could wait for each other.
+        """
+        owners = {owner for owner in duplicates.values() if owner != stored.id}
+        waiting = self._store.undelivered_owners(owners, taker.name)
+        theirs = waiting | self._store.acknowledged_by(owners, taker.name) | {stored.id}
+        fresh: list[Event] = []
+        seen: set[str] = set()
+        for event in events:
+            owner = duplicates.get(event.position)
+            if owner is None:
+                fresh.append(event)
+            elif owner not in theirs and event.key is not None and event.key not in seen:
+                seen.add(event.key)
+                fresh.append(event)
+        return fresh, {owner for owner in waiting if (owner, taker.name) not in self._served}
+
+    def _new_runs(
+        self, taker: Subscriber, events: Sequence[Event]
+    ) -> tuple[list[NewRun], list[tuple[Event, str]]]:
+        """The runs that the events ask for, and the events whose run key the trigger cannot tell."""
+        runs: list[NewRun] = []
+        keyless: list[tuple[Event, str]] = []
+        for event in events if taker.starts_runs else ():
+            try:
+                runs.append(self._new_run(taker, event))
+            except Exception as error:
+                keyless.append((event, f"the trigger cannot tell its run key: {error!r}"))
+        return runs, keyless
 
     def _hold_back(self, taker: Subscriber, error: WorkError) -> None:
         """The playbook cannot take events now: it pauses, and its units wait for it."""
@@ -489,11 +582,11 @@ class Feed:
         stored: StoredUnit,
         digest: str,
         events: Sequence[Event],
-        dead: list[int],
+        dead: set[int],
     ) -> None:
         done = self._store.delivered(stored.id, taker.name, pipe.name, digest)
         buried = self._store.buried(stored.id, taker.name, pipe.name)
-        dead += [event.position for event in events if event.position in buried]
+        dead.update(event.position for event in events if event.position in buried)
         left = [one for one in events if one.position not in done and one.position not in buried]
 
         def on_delivered(batch: Sequence[Event], receipts: Sequence[Receipt]) -> None:
@@ -509,7 +602,7 @@ class Feed:
             self._figures.add(f"delivered:{taker.name}", len(batch))
 
         def on_dead(event: Event, reason: str) -> None:
-            dead.append(event.position)
+            dead.add(event.position)
             letter = DeadLetter(reason, event.raw, event.position, taker.name, pipe.name, unit_id=stored.id)
             with self._store.database.write() as connection:
                 self._store.bury(connection, [letter])

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from counterplay.clock import from_text, now, to_text
 from counterplay.errors import StateError
 from counterplay.events import JsonObject, Unit
-from counterplay.store.database import Database
+from counterplay.store.database import Database, storable
 from counterplay.store.ranges import Positions
 from counterplay.store.tables import (
     acknowledgement,
@@ -176,7 +176,8 @@ class FeedStore:
     ) -> int | None:
         """Keep a page that cannot be fetched again, and move the cursor, as one.
 
-        Returns the new unit, or None for an empty page. StateError: another worker has taken over.
+        Returns the new unit, or None for a page that is empty or already known. StateError: another
+        worker has taken over.
         """
         with self.database.write() as connection:
             if cursor is not None:
@@ -187,7 +188,8 @@ class FeedStore:
                 )
                 if moved.rowcount != 1:
                     raise StateError(f"feed {feed_id} was taken over by another worker")
-            if body is None:
+            known = sa.select(unit.c.id).where(unit.c.feed_id == feed_id, unit.c.unit_key == unit_key)
+            if body is None or connection.execute(known).first() is not None:
                 return None
             moment = to_text(now())
             made = connection.execute(
@@ -346,6 +348,22 @@ class FeedStore:
             seen.add(key)
         return duplicates
 
+    def acknowledged_by(self, units: Iterable[int], playbook: str) -> set[int]:
+        """Those of the units that the playbook has acknowledged."""
+        wanted = list(set(units))
+        found: set[int] = set()
+        with self.database.read() as connection:
+            for start in range(0, len(wanted), 500):
+                found.update(
+                    connection.execute(
+                        sa.select(acknowledgement.c.unit_id).where(
+                            acknowledgement.c.playbook == playbook,
+                            acknowledgement.c.unit_id.in_(wanted[start : start + 500]),
+                        )
+                    ).scalars()
+                )
+        return found
+
     def undelivered_owners(self, owners: Iterable[int], playbook: str) -> set[int]:
         """Those of the units that the playbook still has to acknowledge: their events may yet be lost."""
         wanted = list(set(owners))
@@ -423,27 +441,38 @@ class FeedStore:
         """Keep records that could not be read or delivered."""
         if letters:
             moment = to_text(now())
-            connection.execute(dead_letter.insert(), [{**asdict(one), "at": moment} for one in letters])
+            rows = [{**asdict(one), "reason": storable(one.reason), "at": moment} for one in letters]
+            connection.execute(dead_letter.insert(), rows)
 
     def set_aside(self, unit_id: int, status: str, reason: str, sample: bytes = b"") -> None:
-        """Quarantine a unit or record it as lost; the events that it owned are free for other units."""
+        """Quarantine a unit or record it as lost.
+
+        The events that it owned are free for other units, unless a playbook has them already.
+        """
+        reason = storable(reason)
         with self.database.write() as connection:
             connection.execute(
                 sa.update(unit)
                 .where(unit.c.id == unit_id)
                 .values(status=status, reason=reason, attempts=unit.c.attempts + 1)
             )
-            connection.execute(sa.delete(event_key).where(event_key.c.unit_id == unit_id))
+            taken = sa.select(acknowledgement.c.unit_id).where(acknowledgement.c.unit_id == unit_id)
+            if connection.execute(taken).first() is None:
+                connection.execute(sa.delete(event_key).where(event_key.c.unit_id == unit_id))
             if sample:
                 self.bury(connection, [DeadLetter(reason, sample, unit_id=unit_id)])
 
-    def postpone(self, unit_id: int, reason: str, until: datetime) -> None:
-        """Try the unit again, not before `until`."""
+    def postpone(self, unit_id: int, reason: str, until: datetime, *, failed: bool = True) -> None:
+        """Try the unit again, not before `until`. `failed`: it counts as one of its failed attempts."""
         with self.database.write() as connection:
             connection.execute(
                 sa.update(unit)
                 .where(unit.c.id == unit_id)
-                .values(attempts=unit.c.attempts + 1, reason=reason, retry_at=to_text(until))
+                .values(
+                    attempts=unit.c.attempts + int(failed),
+                    reason=storable(reason),
+                    retry_at=to_text(until),
+                )
             )
 
     def record_gap(self, feed_id: int, playbook: str, start: datetime, end: datetime, cause: str) -> None:
