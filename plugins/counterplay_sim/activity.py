@@ -196,7 +196,9 @@ class ActivityService:
         content_type = _content_type(query)
         _enabled(tenant, content_type)
         start, end = self._window(query)
-        blobs = list(tenant.blobs.listing(content_type, to_ns(start), to_ns(end)))
+        blobs = list(
+            tenant.blobs.listing(content_type, to_ns(start), min(to_ns(end), self._clock.now_ns() + 1))
+        )
         first = self._first_of_page(query, len(blobs))
         page = blobs[first : first + self._strictness.page_size]
         base = f"https://{request.headers.get('host', '127.0.0.1')}"

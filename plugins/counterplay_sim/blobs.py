@@ -68,6 +68,21 @@ class BlobIndex:
             yield Blob(content_type, times[position], times[until - 1])
             position = until
 
+    def append(self, entry: Entry) -> int:
+        """Add one entry, at its time or right after the newest of its content type; gives that time."""
+        with self._lock:
+            times = self._times.setdefault(entry.content_type, [])
+            self._feeds[entry.content_type.replace(".", "_")] = entry.content_type
+            at = entry.ingested if not times else max(entry.ingested, times[-1] + 1)
+            self._bodies.setdefault(entry.content_type, []).append(entry.body)
+            times.append(at)
+            return at
+
+    def between(self, content_type: str, start: int, end: int) -> Iterator[bytes]:
+        """The events that were taken in within [start, end) in ns, as they were logged."""
+        times = self._times.get(content_type, [])
+        yield from self._bodies.get(content_type, [])[bisect_left(times, start) : bisect_left(times, end)]
+
     def find(self, content_id: str) -> Blob | None:
         """The blob of an identifier, None when no such range exists. ValueError: it is malformed."""
         match = _ID.fullmatch(content_id)

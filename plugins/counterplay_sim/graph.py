@@ -18,7 +18,7 @@ import orjson
 
 from counterplay_sim import graph_schema as schema
 from counterplay_sim import odata
-from counterplay_sim.clock import Clock
+from counterplay_sim.clock import Clock, stamp
 from counterplay_sim.http_server import Answer, Request
 from counterplay_sim.meter import Meter
 from counterplay_sim.strictness import Strictness
@@ -229,7 +229,7 @@ class GraphService:
     def _revoke_sessions(self, call: _Call, identifiers: tuple[str, ...]) -> Answer:
         call.may("User.RevokeSessions.All", "User.ReadWrite.All", "Directory.ReadWrite.All")
         user = _find_user(call, identifiers[0])
-        call.tenant.revoke_sessions(user, app=call.app, request=call.request_id)
+        _end_sessions(call, user)
         context = "https://graph.microsoft.com/v1.0/$metadata#Edm.Boolean"
         return _answer({"@odata.context": context, "value": True})
 
@@ -257,7 +257,7 @@ class GraphService:
                 raise _GraphError(400, "ErrorInvalidProperty", f"The property '{name}' cannot be set.")
             if not isinstance(value, schema.RULE_WRITABLE[name]):
                 raise _GraphError(400, "RequestBodyRead", f"Cannot convert the value of property '{name}'.")
-        call.tenant.change_rule(user, rule, values, app=call.app, request=call.request_id)
+        rule = _set_rule(call, user, rule, values)
         return _entity(call, f"users('{quote(identifiers[0])}')/mailFolders('inbox')/messageRules", rule)
 
     # Security
@@ -291,6 +291,45 @@ class GraphService:
     def _list_organizations(self, call: _Call, _: tuple[str, ...]) -> Answer:
         call.may("Organization.Read.All", "Organization.ReadWrite.All", "Directory.Read.All", "User.Read.All")
         return _collection(call, "organization", [call.tenant.organization], None)
+
+
+def _end_sessions(call: _Call, user: Doc) -> None:
+    tenant, now = call.tenant, stamp(call.tenant.clock.now())
+    before = {
+        "sessions": len(tenant.sessions[user["id"]]),
+        "signInSessionsValidFromDateTime": user["signInSessionsValidFromDateTime"],
+    }
+    with tenant.transaction():
+        live = [session for session in tenant.sessions[user["id"]] if session["issued"] > now]
+        tenant.sessions.put(user["id"], live)
+        tenant.users.put(user["id"], {**user, "signInSessionsValidFromDateTime": now})
+        after = {"sessions": len(live), "signInSessionsValidFromDateTime": now}
+        tenant.journal(
+            "revoke_sessions",
+            user=user["id"],
+            target=user["id"],
+            before=before,
+            after=after,
+            app=call.app,
+            request=call.request_id,
+        )
+
+
+def _set_rule(call: _Call, user: Doc, rule: Doc, values: Doc) -> Doc:
+    tenant, changed = call.tenant, {**rule, **values}
+    with tenant.transaction():
+        rules = tenant.rules[user["id"]]
+        tenant.rules.put(user["id"], [changed if one is rule else one for one in rules])
+        tenant.journal(
+            "update_rule",
+            user=user["id"],
+            target=rule["id"],
+            before={name: rule.get(name) for name in values},
+            after=values,
+            app=call.app,
+            request=call.request_id,
+        )
+    return changed
 
 
 def audiences(url: str) -> frozenset[str]:

@@ -7,9 +7,11 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from counterplay_sim.clock import Clock, to_ns
 from counterplay_sim.store import FILE, Arrival, Change, Store, TenantRow
 
 Doc = dict[str, Any]
@@ -102,9 +104,13 @@ class Verdict:
 class Oracle:
     """Reads a simulator's state, also while another process serves it."""
 
-    def __init__(self, state: Path | str) -> None:
-        """`state` is the simulator's folder (`<state_dir>/sim`) or the state directory above it."""
+    def __init__(self, state: Path | str, clock: Clock | None = None) -> None:
+        """`state` is the simulator's folder (`<state_dir>/sim`) or the state directory above it.
+
+        What a response wrote into the audit log counts as offered once `clock` says that it is listed.
+        """
         folder = Path(state)
+        self._clock = clock or Clock()
         self._folder = folder if (folder / FILE).exists() else folder / "sim"
 
     @property
@@ -127,15 +133,18 @@ class Oracle:
             rows = [row for row in store.tenants() if tenant in (None, row.id)]
             if not rows:
                 raise LookupError(f"no simulated tenant {tenant or ''} has its state in {self._folder}")
-            return _verdict(store, rows[-1])
+            return _verdict(store, rows[-1], self._clock.now_ns())
         finally:
             store.close()
 
 
-def _verdict(store: Store, row: TenantRow) -> Verdict:
+def _verdict(store: Store, row: TenantRow, now: int) -> Verdict:
+    horizon = to_ns(datetime.fromisoformat(row.finished)) if row.finished else now
     offered: dict[str, bytes] = {}
     listed: Counter[str] = Counter()
     for entry in store.entries(row.id):
+        if entry.ingested > horizon:  # written by a response, and not listed yet
+            continue
         offered[entry.event] = hashlib.sha256(entry.body).digest()
         listed[entry.event] += 1
     alerts = store.objects(row.id, "alert")
@@ -222,6 +231,7 @@ def _effects(store: Store, row: TenantRow, changes: Iterable[Change]) -> dict[st
             sessions=len(sessions[key]),
         )
         for key, done in by_user.items()
+        if key in users
     }
 
 

@@ -179,7 +179,7 @@ class Simulator:
         """The oracle of this state, with every request counted so far."""
         if self._meter is not None:
             self._meter.flush()
-        return Oracle(self.folder)
+        return Oracle(self.folder, self.clock)
 
     def finish(self) -> None:
         """Mark the tenant as done with: the next `renew`, or the next start, begins a new one."""

@@ -198,6 +198,21 @@ class Store:
         )
         return {key: json.loads(doc) for key, doc in rows}
 
+    def raw_objects(self, tenant: str, kind: str) -> list[tuple[str, bytes]]:
+        """The same, undecoded."""
+        rows = self._rows(
+            "SELECT id, CAST(doc AS BLOB) FROM object WHERE tenant = ? AND kind = ? ORDER BY rowid",
+            (tenant, kind),
+        )
+        return [(key, doc) for key, doc in rows]
+
+    def delete_objects(self, tenant: str, kind: str, ids: Iterable[str]) -> None:
+        """Forget JSON documents by id."""
+        self._write(
+            "DELETE FROM object WHERE tenant = ? AND kind = ? AND id = ?",
+            ((tenant, kind, key) for key in ids),
+        )
+
     def put_objects(self, tenant: str, kind: str, objects: Iterable[tuple[str, Any]]) -> None:
         """Write JSON documents, each in place of the one with its id."""
         self._write(

@@ -6,14 +6,19 @@ import hashlib
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from counterplay_sim.blobs import BlobIndex
 from counterplay_sim.clock import NANOSECONDS, Clock, stamp
+from counterplay_sim.objects import Collection, Objects
 from counterplay_sim.scenario.build import Scenario
-from counterplay_sim.store import Arrival, Change, Store, TenantRow
+from counterplay_sim.store import Arrival, Change, Entry, Store, TenantRow
 from counterplay_sim.strictness import Strictness
 
 Doc = dict[str, Any]
@@ -69,56 +74,84 @@ class Tenant:
         self.intake_key: str = row.doc["intake_key"]
         self.grants: dict[str, list[str]] = row.doc["grants"]
         self.domain: str = row.doc["domain"]
+        self.licence: str = row.doc.get("licence", "e5")
         self.lock = threading.RLock()
         self._store = store
         entries = store.entries(row.id)
         self.blobs = BlobIndex(entries, strictness)
         self._offered = {hashlib.sha256(entry.body).digest() for entry in entries}
-        self.users: dict[str, Doc] = store.objects(row.id, "user")
-        self.sessions: dict[str, list[Doc]] = store.objects(row.id, "sessions")
-        self.rules: dict[str, list[Doc]] = store.objects(row.id, "rules")
-        self.alerts: dict[str, Doc] = store.objects(row.id, "alert")
-        self.organization: Doc = store.objects(row.id, "organization")[row.id]
+        self.objects = Objects(store, row.id)
         self.subscriptions: dict[str, Doc] = store.objects(row.id, "subscription")
-        self._ids = {user["userPrincipalName"].lower(): key for key, user in self.users.items()}
         self._recent: deque[int] = deque()
+
+    @property
+    def users(self) -> Collection:
+        """The users as Graph shows them, by object id."""
+        return self.objects["user"]
+
+    @property
+    def sessions(self) -> Collection:
+        """The sessions of each user, by the user's id: `[{"id", "issued", "ip"}]`."""
+        return self.objects["sessions"]
+
+    @property
+    def rules(self) -> Collection:
+        """The inbox rules of each user, by the user's id."""
+        return self.objects["rules"]
+
+    @property
+    def alerts(self) -> Collection:
+        """The alerts of `alerts_v2`, by id."""
+        return self.objects["alert"]
+
+    @property
+    def organization(self) -> Doc:
+        """The organisation as Graph shows it."""
+        found: Doc = self.objects["organization"][self.id]
+        return found
 
     def user(self, name: str) -> Doc | None:
         """The user of that object id or user principal name, whatever their case."""
-        key = name.lower()
-        return self.users.get(self._ids.get(key, key))
+        found: Doc | None = self.users.get(name.lower())
+        if found is None and "@" in name:
+            found = next(iter(self.users.where("userPrincipalName", name)), None)
+        return found
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """State, journal and log change together, or not at all."""
+        with self.lock, self._store.transaction():
+            yield
 
     def change_user(self, user: Doc, values: Doc, *, app: str, request: str) -> None:
         """Set properties of a user."""
         before = {name: user.get(name) for name in values}
-        with self.lock, self._store.transaction():
-            user.update(values)
-            self._store.put_objects(self.id, "user", [(user["id"], user)])
-            self._journal("update_user", user, user["id"], before, values, app, request)
+        with self.transaction():
+            self.users.put(user["id"], {**user, **values})
+            self.journal(
+                "update_user",
+                user=user["id"],
+                target=user["id"],
+                before=before,
+                after=values,
+                app=app,
+                request=request,
+            )
 
-    def revoke_sessions(self, user: Doc, *, app: str, request: str) -> None:
-        """End every session of a user that was issued up to now."""
-        now = stamp(self.clock.now())
-        before = {
-            "sessions": len(self.sessions[user["id"]]),
-            "signInSessionsValidFromDateTime": user["signInSessionsValidFromDateTime"],
-        }
-        with self.lock, self._store.transaction():
-            live = [session for session in self.sessions[user["id"]] if session["issued"] > now]
-            self.sessions[user["id"]] = live
-            user["signInSessionsValidFromDateTime"] = now
-            self._store.put_objects(self.id, "user", [(user["id"], user)])
-            self._store.put_objects(self.id, "sessions", [(user["id"], live)])
-            after = {"sessions": len(live), "signInSessionsValidFromDateTime": now}
-            self._journal("revoke_sessions", user, user["id"], before, after, app, request)
+    def log(self, content_type: str, event: Doc, at: int) -> None:
+        """Append an event to the ingestion log; it can be listed from `at` (ns) on."""
+        entry = Entry(content_type, at, event["Id"], orjson.dumps(event))
+        with self.transaction():
+            entry = replace(entry, ingested=self.blobs.append(entry))
+            self._store.add_entries(self.id, [entry])
+            self._offered.add(hashlib.sha256(entry.body).digest())
 
-    def change_rule(self, user: Doc, rule: Doc, values: Doc, *, app: str, request: str) -> None:
-        """Set properties of an inbox rule."""
-        before = {name: rule.get(name) for name in values}
-        with self.lock, self._store.transaction():
-            rule.update(values)
-            self._store.put_objects(self.id, "rules", [(user["id"], self.rules[user["id"]])])
-            self._journal("update_rule", user, rule["id"], before, values, app, request)
+    def journal(
+        self, action: str, *, user: str, target: str, before: Doc, after: Doc, app: str, request: str
+    ) -> None:
+        """Append to the write journal: which app changed what of whom (`user` is empty when of nobody)."""
+        at = stamp(self.clock.now(), 6)
+        self._store.add_change(self.id, Change(at, app, action, user, target, before, dict(after), request))
 
     def put_subscription(self, subscription: Doc) -> None:
         """Keep the state of a subscription to a content type."""
@@ -147,11 +180,3 @@ class Tenant:
                 return True
             self._recent.append(now)
             return False
-
-    def _journal(
-        self, action: str, user: Doc, target: str, before: Doc, after: Doc, app: str, request: str
-    ) -> None:
-        at = stamp(self.clock.now(), 6)
-        self._store.add_change(
-            self.id, Change(at, app, action, user["id"], target, before, dict(after), request)
-        )
