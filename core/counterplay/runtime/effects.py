@@ -202,7 +202,9 @@ class EffectRunner:
             except (InterruptedWork, StateError):
                 raise
             except Exception as unread:
-                return _unsettled("the process stopped before an answer came, and reading back failed", unread)
+                return _unsettled(
+                    "the process stopped before an answer came, and reading back failed", unread
+                )
             if result is None:
                 return None
             return Outcome(
