@@ -313,15 +313,12 @@ class FeedStore:
             connection.execute(_insert_or_ignore(connection, event_key), rows)
             for start in range(0, len(distinct), 500):
                 part = distinct[start : start + 500]
-                owners.update(
-                    connection.execute(
-                        sa.select(event_key.c.key, event_key.c.unit_id).where(
-                            event_key.c.feed_id == feed_id, event_key.c.key.in_(part)
-                        )
+                rows_owned = connection.execute(
+                    sa.select(event_key.c.key, event_key.c.unit_id).where(
+                        event_key.c.feed_id == feed_id, event_key.c.key.in_(part)
                     )
-                    .tuples()
-                    .all()
                 )
+                owners.update({name: owner for name, owner in rows_owned})
         connection.execute(
             sa.update(unit)
             .where(unit.c.id == unit_id)
