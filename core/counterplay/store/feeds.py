@@ -318,7 +318,7 @@ class FeedStore:
                         event_key.c.feed_id == feed_id, event_key.c.key.in_(part)
                     )
                 )
-                owners.update({name: owner for name, owner in rows_owned})
+                owners.update({row.key: row.unit_id for row in rows_owned})
         connection.execute(
             sa.update(unit)
             .where(unit.c.id == unit_id)

@@ -165,7 +165,9 @@ class RunStore:
         """(run, segment) of every run in one of the statuses."""
         with self.database.read() as connection:
             rows = connection.execute(
-                sa.select(run.c.id, run.c.segment).where(run.c.status.in_(statuses)).order_by(run.c.created)
+                sa.select(run.c.id, run.c.segment)
+                .where(run.c.status.in_(statuses))
+                .order_by(run.c.created, run.c.id)
             )
             return [(identity, segment) for identity, segment in rows]
 
@@ -176,8 +178,8 @@ class RunStore:
 
     def find(self, prefix: str) -> list[StoredRun]:
         """Runs whose id begins with the text, as people type it."""
-        pattern = prefix.replace("%", "").replace("_", "") + "%"
-        query = sa.select(run, snapshot.c.document).join(snapshot).where(run.c.id.like(pattern)).limit(10)
+        begins = run.c.id.startswith(prefix, autoescape=True)
+        query = sa.select(run, snapshot.c.document).join(snapshot).where(begins).limit(10)
         return self._select(query)
 
     def newest(self, *, playbook: str | None, status: str | None, limit: int) -> list[StoredRun]:

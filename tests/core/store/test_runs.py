@@ -1,0 +1,155 @@
+"""Runs, steps and the journal of effects, as a resumed run finds them."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from counterplay.clock import now
+from counterplay.store.runs import NewRun, RunStore, run_id
+
+RUN = NewRun(
+    id=run_id("tenant-1", "contain", "alert-1"),
+    tenant="tenant-1",
+    playbook="contain",
+    run_key="alert-1",
+    document={"name": "contain", "steps": []},
+    event=b'{"id": "alert-1"}',
+    meta={"unit": "u1"},
+    inputs={"approver": "soc@contoso.example"},
+    connections={"contoso": "sim"},
+)
+INTENT = {
+    "uses": "acme.close_ticket",
+    "tenant": "tenant-1",
+    "connection": "acme",
+    "target": "T-1",
+    "subject": "T-1",
+    "arguments": {"ticket_id": "T-1"},
+    "before": {"status": "open"},
+}
+
+
+def add(runs: RunStore, *several: NewRun) -> list[str]:
+    with runs.database.write() as connection:
+        return runs.add(connection, several)
+
+
+@pytest.fixture
+def run(runs: RunStore) -> str:
+    (identity,) = add(runs, RUN)
+    return identity
+
+
+def test_the_same_event_starts_one_run(runs: RunStore, run: str) -> None:
+    """The identity is tenant, playbook and run key; nothing of the first run is overwritten."""
+    changed = replace(RUN, document={"name": "contain", "steps": ["other"]}, event=b"{}")
+    assert add(runs, changed, changed) == []
+    stored = runs.get(run)
+    assert stored is not None
+    assert (stored.document, stored.event, stored.status, stored.segment) == (
+        RUN.document,
+        RUN.event,
+        "queued",
+        1,
+    )
+    assert (stored.meta, stored.inputs, stored.connections) == (RUN.meta, RUN.inputs, RUN.connections)
+
+
+def test_identities_do_not_run_into_each_other() -> None:
+    """The parts are kept apart, and a lone surrogate in a key is no obstacle."""
+    keys = [("a", "b", "c"), ("ab", "", "c"), ("a", "bc", ""), ("a", "b", "c\ud83d")]
+    assert len({run_id(*key) for key in keys}) == len(keys)
+
+
+def test_a_run_key_that_utf8_cannot_carry_is_stored(runs: RunStore) -> None:
+    """It comes from an event, and an event may hold half an emoji."""
+    (identity,) = add(runs, replace(RUN, id="r-1", run_key="k\ud83d"))
+    assert [one for one, _ in runs.due(5)] == [identity]
+
+
+def test_thousands_of_runs_of_one_unit_are_added_at_once(runs: RunStore) -> None:
+    """More than a statement takes variables; a second time adds none."""
+    many = [replace(RUN, id=f"r-{number}", run_key=str(number)) for number in range(2_000)]
+    assert len(add(runs, *many)) == 2_000
+    assert add(runs, *many) == []
+
+
+def test_runs_are_due_by_age_and_by_their_wake(runs: RunStore) -> None:
+    """Queued ones at once, waiting ones when their time has come, working ones not at all."""
+    add(runs, *(replace(RUN, id=f"r-{name}", run_key=name) for name in "abcd"))
+    runs.begin("r-a", 1)
+    runs.park("r-b", "waiting", now() - timedelta(seconds=1), "sink")
+    runs.park("r-c", "blocked", now() + timedelta(hours=1), "sink")
+    assert runs.due(9) == [("r-b", 2), ("r-d", 1)]
+    assert runs.with_status("waiting", "blocked") == [("r-b", 2), ("r-c", 2)]
+
+
+def test_only_the_current_segment_begins(runs: RunStore, run: str) -> None:
+    """A resumed segment of before the park, and one of an ended run, do nothing."""
+    assert runs.begin(run, 1)
+    assert runs.begin(run, 1)  # the same one after a crash
+    runs.park(run, "waiting", now(), "sink")
+    assert not runs.begin(run, 1)
+    assert runs.begin(run, 2)
+    runs.end(run, "succeeded", None)
+    assert not runs.begin(run, 2)
+
+
+def test_an_ended_run_stays_as_it_ended(runs: RunStore, run: str) -> None:
+    """A late park or end of a segment that did not know changes nothing."""
+    runs.end(run, "failed", "step a: no \ud83d")
+    runs.park(run, "queued", None, None)
+    runs.end(run, "succeeded", None)
+    stored = runs.get(run)
+    assert stored is not None
+    assert (stored.status, stored.error, stored.segment) == ("failed", "step a: no \\ud83d", 1)
+
+
+def test_a_new_worker_tries_sinks_at_once_and_leaves_other_waits(runs: RunStore) -> None:
+    """What waits for a sink has its outcome; a wait in the steps keeps its time."""
+    add(runs, *(replace(RUN, id=f"r-{name}", run_key=name) for name in "ab"))
+    later = now() + timedelta(hours=1)
+    runs.set_outcome("r-a", "succeeded", None)
+    runs.park("r-a", "waiting", later, "sink:1: 503")
+    runs.park("r-b", "waiting", later, "an approval")
+    runs.retry_sinks()
+    assert runs.due(9) == [("r-a", 2)]
+
+
+def test_each_attempt_of_a_step_is_counted(runs: RunStore, run: str) -> None:
+    """The row is one, its start is the first attempt's."""
+    assert runs.step_started(run, "a", 0, "acme.close_ticket") == 1
+    first = runs.steps(run)[0].started
+    assert runs.step_started(run, "a", 0, "acme.close_ticket") == 2
+    runs.step_ended(run, "a", "failed", arguments={"x": 1}, error="no \ud83d")
+    (step,) = runs.steps(run)
+    assert (step.attempts, step.started, step.status, step.error) == (2, first, "failed", "no \\ud83d")
+    assert step.arguments == {"x": 1}
+
+
+def test_a_step_and_its_effect_end_together(runs: RunStore, run: str) -> None:
+    """The journal has the state before, each request, the outcome and the read-back."""
+    runs.step_started(run, "a", 0, "acme.close_ticket")
+    runs.intend(run, "a", INTENT)
+    runs.add_call(run, "a", {"method": "POST", "url": "https://x/close", "body": None})
+    runs.intend(run, "a", {**INTENT, "before": {"status": "closed"}})  # a second attempt
+    runs.add_call(run, "a", {"method": "POST", "url": "https://x/close", "body": None})
+    (open_effect,) = runs.effects(run)
+    assert (open_effect.status, open_effect.before, len(open_effect.calls)) == (
+        "intended",
+        {"status": "open"},
+        2,
+    )
+    runs.step_ended(run, "a", "succeeded", result={"ok": True}, effect_status="done", verified=True)
+    (ended,) = runs.effects(run)
+    assert (ended.status, ended.result, ended.verified) == ("done", {"ok": True}, True)
+    assert [one.step_id for one in runs.effects_since("2020")] == ["a"]
+
+
+def test_runs_are_found_by_what_people_type(runs: RunStore, run: str) -> None:
+    """The beginning of the id; wildcards mean nothing."""
+    assert [one.id for one in runs.find(run[:6])] == [run]
+    assert runs.find("r_") == []
+    assert [one.id for one in runs.newest(playbook="contain", status="queued", limit=5)] == [run]
+    assert runs.newest(playbook="other", status=None, limit=5) == []
