@@ -163,11 +163,15 @@ snapshot = Table(
 )
 
 #: Runs, and the outbox at once: a row that is `queued` has still to be started.
-#: `status`: queued, running, waiting, blocked, succeeded, failed, cancelled.
+#: `status`: held, queued, running, waiting, blocked, succeeded, failed, cancelled.
+#: A branch of `parallel`, an element of `for_each` and a called playbook are runs of their own, with the
+#: `parent` run and its step, `place` among their siblings, and `held` until their turn comes. `rank` orders
+#: what is queued: children keep their parent's. `stop` holds what `std.stop` said, `cancel` who asked for
+#: it, `failed_at` the failed step and the groups around it.
 run = Table(
     "cp_run",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", Text, primary_key=True),
     Column("tenant", Text, nullable=False),
     Column("playbook", Text, nullable=False),
     Column("run_key", Text, nullable=False),
@@ -184,11 +188,22 @@ run = Table(
     Column("created", String(32), nullable=False),
     Column("started", String(32)),
     Column("ended", String(32)),
+    Column("rank", String(32), nullable=False, server_default=""),
+    Column("parent", Text),
+    Column("parent_step", Text),
+    Column("place", Integer),
+    Column("item", Text),
+    Column("stop", Text),
+    Column("cancel", Text),
+    Column("failed_at", Text),
     Index("cp_run_status", "status", "created"),
+    Index("cp_run_rank", "status", "rank"),
+    Index("cp_run_wake", "status", "wake"),
+    Index("cp_run_parent", "parent", "parent_step", "place"),
 )
 
 #: What people see of a run: one row for each step that was reached, written as the run goes.
-#: `status`: running, succeeded, failed, skipped.
+#: `status`: running, waiting, succeeded, failed, skipped. `due`: when a wait ends or a retry begins.
 step = Table(
     "cp_step",
     metadata,
@@ -203,6 +218,95 @@ step = Table(
     Column("error", Text),
     Column("started", String(32), nullable=False),
     Column("ended", String(32)),
+    Column("due", String(32)),
+)
+
+#: Attempts of a step that did not end it: `failed` and tried again, or `interrupted` with its process.
+attempt = Table(
+    "cp_attempt",
+    metadata,
+    Column("run_id", ForeignKey("cp_run.id"), primary_key=True),
+    Column("step_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("error", Text),
+    Column("started", String(32), nullable=False),
+    Column("ended", String(32)),
+)
+
+#: `once_per`: which run holds a key, and since when.
+once = Table(
+    "cp_once",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("playbook", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("run_id", Text, nullable=False),
+    Column("opened", String(32), nullable=False),
+)
+
+#: Events that started no run because another one holds their key.
+suppressed = Table(
+    "cp_suppressed",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("playbook", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("run_key", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Index("cp_suppressed_run", "run_id"),
+)
+
+#: Questions to people. `purpose`: `approval` (a step that asks) or `guard` (an effect that needs consent).
+#: `status`: open, approved, denied, expired, cancelled. `people`: how many different ones have to approve.
+approval = Table(
+    "cp_approval",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("run_id", ForeignKey("cp_run.id"), nullable=False),
+    Column("step_id", Text, nullable=False),
+    Column("purpose", String(16), nullable=False),
+    Column("playbook", Text, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("form", Text),
+    Column("people", Integer, nullable=False),
+    Column("starter", Text),
+    Column("on_timeout", String(16), nullable=False),
+    Column("deadline", String(32)),
+    Column("status", String(16), nullable=False),
+    Column("created", String(32), nullable=False),
+    Column("decided", String(32)),
+    Index("cp_approval_status", "status", "created"),
+    Index("cp_approval_run", "run_id", "step_id"),
+)
+
+#: What people answered: who, from where, when, and on which question.
+answer = Table(
+    "cp_answer",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("approval_id", ForeignKey("cp_approval.id"), nullable=False),
+    Column("person", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("form", Text),
+    Column("question", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    UniqueConstraint("approval_id", "person"),
+)
+
+#: Links to answer with: the hash of a token that is good once, for one person.
+token = Table(
+    "cp_token",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("approval_id", ForeignKey("cp_approval.id"), nullable=False),
+    Column("person", Text, nullable=False),
+    Column("expires", String(32), nullable=False),
+    Column("used", String(32)),
 )
 
 #: The journal of effects: an intent before the request, its outcome after it.
