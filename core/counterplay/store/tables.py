@@ -20,6 +20,10 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
+#: `r-…`, and for children `<parent>/<step>/<place>`. The first tables gave it a length, which SQLite keeps
+#: on paper and does not look at.
+RUN_ID = Text().with_variant(String(64), "sqlite")
+
 #: One source of events as playbooks subscribe to it: (trigger, connection, tenant, feed-key arguments).
 #: `generation` tells apart feeds whose pages cannot be fetched again and whose subscribers came later.
 feed = Table(
@@ -171,7 +175,7 @@ snapshot = Table(
 run = Table(
     "cp_run",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", RUN_ID, primary_key=True),
     Column("tenant", Text, nullable=False),
     Column("playbook", Text, nullable=False),
     Column("run_key", Text, nullable=False),
@@ -225,7 +229,7 @@ step = Table(
 attempt = Table(
     "cp_attempt",
     metadata,
-    Column("run_id", ForeignKey("cp_run.id"), primary_key=True),
+    Column("run_id", Text, ForeignKey("cp_run.id"), primary_key=True),
     Column("step_id", Text, primary_key=True),
     Column("number", Integer, primary_key=True),
     Column("status", String(16), nullable=False),
@@ -265,7 +269,7 @@ approval = Table(
     "cp_approval",
     metadata,
     Column("id", String(32), primary_key=True),
-    Column("run_id", ForeignKey("cp_run.id"), nullable=False),
+    Column("run_id", Text, ForeignKey("cp_run.id"), nullable=False),
     Column("step_id", Text, nullable=False),
     Column("purpose", String(16), nullable=False),
     Column("playbook", Text, nullable=False),
