@@ -35,6 +35,7 @@ from counterplay.hookspecs import (
 )
 from counterplay.modules import (
     Action,
+    BulkSink,
     Connection,
     Context,
     FeedTrigger,
@@ -51,6 +52,7 @@ from counterplay.verdicts import Verdict
 __all__ = [
     "Action",
     "BlockedError",
+    "BulkSink",
     "CheckResult",
     "ConfigError",
     "Connection",

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from counterplay.budgets import Budgets
 from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
 from counterplay.language import Labels, Playbook, Use, connection_of, with_defaults
@@ -13,7 +14,7 @@ from counterplay.language.arguments import problems
 from counterplay.modules import Connection
 from counterplay.plugins import PluginHost
 from counterplay.secrets import Secrets
-from counterplay.wire import Pauses, Wire
+from counterplay.wire import Wire
 from counterplay.workspace import (
     FILE,
     ConnectionEntry,
@@ -33,7 +34,7 @@ class Opener:
             lambda scheme, name: workspace.host.hook.counterplay_secret(scheme=scheme, reference=name),
         )
         self._stop = stop or threading.Event()
-        self._pauses = Pauses()
+        self.budgets = Budgets()
         self._open: dict[tuple[str, str], Connection] = {}
         self._lock = threading.Lock()
 
@@ -64,7 +65,7 @@ class Opener:
 
     def wire(self, connection: Connection | None) -> Wire:
         """A session for the connection's services."""
-        return Wire(connection, stop=self._stop, pauses=self._pauses, mask=self.secrets.mask)
+        return Wire(connection, stop=self._stop, budgets=self.budgets, mask=self.secrets.mask)
 
     def _opened(self, name: str, kind: str) -> Connection:
         info = self.host.module(kind)
