@@ -28,6 +28,7 @@ from counterplay.events import (
 from counterplay.hookspecs import (
     ConnectionOffer,
     EffectIntent,
+    EffectJournal,
     EffectVerdict,
     Invocation,
     RunRecord,
@@ -60,6 +61,7 @@ __all__ = [
     "Context",
     "CounterplayError",
     "EffectIntent",
+    "EffectJournal",
     "EffectVerdict",
     "Event",
     "FeedTrigger",

@@ -48,6 +48,7 @@ SPILL_BYTES = 16 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _POOL = 64
 Classify = Callable[[requests.Response], Verdict | None]
+_Send = Callable[[requests.PreparedRequest, float, bool], requests.Response]
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _REPEATABLE = _READS | {"PUT", "PATCH", "DELETE"}
 _ERRORS: dict[str, type[WorkError]] = {
@@ -115,6 +116,7 @@ class Wire(requests.Session):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         repeatable: bool | None = None,
+        reads: bool = False,
         classify: Classify | None = None,
         allow_redirects: bool = False,
     ) -> requests.Response:
@@ -123,7 +125,8 @@ class Wire(requests.Session):
         Redirects are never followed: `allow_redirects` is what `requests` itself passes.
         `repeatable` says that doing it twice is harmless; by default only POST is not. A write that
         fails in the end, after an attempt that may have taken effect, raises UnknownOutcomeError, unless
-        `repeatable=True` was given. `classify` says what an answer to this request means, before the
+        `repeatable=True` was given. `reads` says that a POST is a query, which changes nothing: it is
+        treated as a GET. `classify` says what an answer to this request means, before the
         connection is asked.
         """
         try:
@@ -134,7 +137,10 @@ class Wire(requests.Session):
             )
         except (requests.exceptions.RequestException, ValueError) as error:
             raise PermanentError(self._mask(f"the request cannot be sent: {error}")) from error
-        return self._settled(prepared, repeatable, timeout or READ_TIMEOUT, classify, self._send_once, True)
+        write = prepared.method not in _READS and not reads
+        return self._settled(
+            prepared, write, repeatable, timeout or READ_TIMEOUT, classify, self._send_once, True
+        )
 
     def bulk(
         self,
@@ -159,25 +165,28 @@ class Wire(requests.Session):
         prepared.hooks = {"response": []}
         if data is not None:
             prepared.headers["Content-Length"] = str(len(data))
+        write = prepared.method not in _READS
         response = self._settled(
-            prepared, repeatable, timeout or READ_TIMEOUT, classify, self._send_bulk, False
+            prepared, write, repeatable, timeout or READ_TIMEOUT, classify, self._send_bulk, False
         )
         return Bulk(response.status_code, response.headers, response.content)
 
     def _settled(
         self,
         prepared: requests.PreparedRequest,
+        write: bool,
         repeatable: bool | None,
         timeout: float,
         classify: Classify | None,
-        send: Callable[[requests.PreparedRequest, float], requests.Response],
+        send: _Send,
         urgent: bool,
     ) -> requests.Response:
         doubts: list[str] = []
         try:
             return self._until_final(
                 prepared,
-                prepared.method in _REPEATABLE if repeatable is None else repeatable,
+                write,
+                (not write or prepared.method in _REPEATABLE) if repeatable is None else repeatable,
                 timeout,
                 classify,
                 doubts,
@@ -185,7 +194,7 @@ class Wire(requests.Session):
                 urgent,
             )
         except WorkError as error:
-            if not doubts or repeatable or prepared.method in _READS:
+            if not doubts or repeatable or not write:
                 raise
             raise UnknownOutcomeError(
                 f"{error.message}, so the request may or may not have taken effect"
@@ -199,11 +208,12 @@ class Wire(requests.Session):
     def _until_final(
         self,
         request: requests.PreparedRequest,
+        write: bool,
         repeatable: bool,
         timeout: float,
         classify: Classify | None,
         doubts: list[str],
-        send: Callable[[requests.PreparedRequest, float], requests.Response],
+        send: _Send,
         urgent: bool,
     ) -> requests.Response:
         """`doubts` gets the failure of each attempt that may have taken effect all the same."""
@@ -224,10 +234,10 @@ class Wire(requests.Session):
                         raise
                     self._sleep(self._delay(failures, error.retry_after), error.message)
                     continue
-            if request.method not in _READS and self.before_write is not None:
+            if write and self.before_write is not None:
                 self.before_write(request)
             try:
-                response = send(request, timeout)
+                response = send(request, timeout, write)
             except requests.exceptions.RequestException as error:
                 failures += 1
                 self._after_broken_connection(error, origin, repeatable, failures, doubts)
@@ -257,7 +267,7 @@ class Wire(requests.Session):
                 raise failure
             self._sleep(self._delay(failures, verdict.retry_after), failure.message)
 
-    def _send_once(self, request: requests.PreparedRequest, timeout: float) -> requests.Response:
+    def _send_once(self, request: requests.PreparedRequest, timeout: float, write: bool) -> requests.Response:
         settings = self.merge_environment_settings(request.url, {}, False, None, None)
         if isinstance(self.verify, str):
             settings["verify"] = self.verify  # REQUESTS_CA_BUNDLE would win over a session's own bundle
@@ -266,7 +276,7 @@ class Wire(requests.Session):
         limits = (min(CONNECT_TIMEOUT, timeout), timeout)
         return self.send(request, timeout=limits, allow_redirects=False, **settings)
 
-    def _send_bulk(self, request: requests.PreparedRequest, timeout: float) -> requests.Response:
+    def _send_bulk(self, request: requests.PreparedRequest, timeout: float, write: bool) -> requests.Response:
         if self._adapter is None:
             with self._adapter_lock:
                 if self._adapter is None:

@@ -69,6 +69,10 @@ class _Segment:
         }
 
 
+class _Parked(Exception):
+    """The run waits as a row; its next segment goes on from there."""
+
+
 class Interpreter:
     """Executes segments. `segment` is what the engine calls; everything it needs is given once."""
 
@@ -91,7 +95,9 @@ class Interpreter:
         self._stop = stop
         self._on_end = on_end
         self._on_failure = on_failure
-        self._effects = EffectRunner(host, runs, Targets(), opener.secrets.mask_json)
+        self._effects = EffectRunner(
+            host, runs, Targets(), opener.secrets.mask_json, opener.workspace.guardrails
+        )
         self._playbooks: dict[str, Playbook] = {}
         self._parsing = threading.Lock()
 
@@ -138,7 +144,10 @@ class Interpreter:
             return
         data = Event(run.event).data
         segment = _Segment(run, playbook, data, {}, finished)
-        error = self._run_steps(segment, record)
+        try:
+            error = self._run_steps(segment, record)
+        except _Parked:
+            return
         outcome = "failed" if error else "succeeded"
         record("outcome", lambda: self._runs.set_outcome(identity, outcome, error))
         if self._run_sinks(segment, record, outcome, error):
@@ -164,7 +173,8 @@ class Interpreter:
             if step.id not in segment.finished:
                 if self._stop.is_set():
                     raise InterruptedWork("stopped between two steps")
-                record(step.id, partial(self._step, segment, step, position))
+                if record(step.id, partial(self._step, segment, step, position)) == "parked":
+                    raise _Parked
             done = self._recall(segment, step.id)
             if done["status"] == "failed" and step.on_error == "stop":
                 return f"step {step.id}: {done['error']}"
@@ -203,6 +213,8 @@ class Interpreter:
             raise
         except Exception as error:
             outcome = Outcome("failed", error=str(as_work_error(error, use.uses)))
+        if outcome.status == "paused":
+            return self._pause(segment, step.id, outcome.error or "")
         self._runs.step_ended(
             identity,
             step.id,
@@ -219,6 +231,17 @@ class Interpreter:
         if outcome.effect is not None:
             self._figures.add(f"effects_{outcome.effect}")
         return outcome.status
+
+    def _pause(self, segment: _Segment, step_id: str, reason: str) -> str:
+        """Nothing was done: a person has to agree first."""
+        run = segment.run
+        text = self._opener.secrets.mask(f"step {step_id}: {reason}")
+        self._runs.park(run.id, "blocked", None, text)
+        self._figures.notice(
+            f"run {run.id}",
+            f"run {run.id} of {run.playbook} waits for a person: {text}; `playbook runs show {run.id}`",
+        )
+        return "parked"
 
     def _arguments(self, use: Use, rendered: object) -> JsonObject:
         """Rendered arguments with the schema's defaults, checked now that their values are known."""

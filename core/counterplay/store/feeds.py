@@ -415,6 +415,22 @@ class FeedStore:
         others = {owner for owner in duplicates.values() if owner != one.unit.id}
         return None if set_aside(connection, others) else Owned(duplicates)
 
+    def acknowledged_by(self, units: Iterable[int], playbook: str) -> set[int]:
+        """Those of the units that the playbook has acknowledged."""
+        wanted = list(set(units))
+        found: set[int] = set()
+        with self.database.read() as connection:
+            for start in range(0, len(wanted), 500):
+                found.update(
+                    connection.execute(
+                        sa.select(acknowledgement.c.unit_id).where(
+                            acknowledgement.c.playbook == playbook,
+                            acknowledgement.c.unit_id.in_(wanted[start : start + 500]),
+                        )
+                    ).scalars()
+                )
+        return found
+
     def undelivered_owners(self, owners: Iterable[int], playbook: str) -> set[int]:
         """Those of the units that the playbook still has to acknowledge: their events may yet be lost."""
         wanted = list(set(owners))

@@ -95,7 +95,7 @@ class KeyStore:
         if found is None:
             found = self._hours[feed_id, number] = _Hour()
             rows = connection.execute(
-                sa.select(key_hour.c.unit_id, key_hour.c.first, key_hour.c.count, unit_keys.c.keys)
+                sa.select(key_hour.c.unit_id, key_hour.c.first, key_hour.c["count"], unit_keys.c["keys"])
                 .join(unit_keys, unit_keys.c.unit_id == key_hour.c.unit_id)
                 .where(key_hour.c.feed_id == feed_id, key_hour.c.hour == number)
                 .order_by(key_hour.c.unit_id)
@@ -204,9 +204,9 @@ class _Claim:
             return self._new[owner]
         if owner not in self._blobs:
             row = self._connection.execute(
-                sa.select(unit_keys.c.keys, unit_keys.c.checks).where(unit_keys.c.unit_id == owner)
+                sa.select(unit_keys.c["keys"], unit_keys.c.checks).where(unit_keys.c.unit_id == owner)
             ).first()
-            self._blobs[owner] = (row.keys, row.checks) if row is not None else (b"", b"")
+            self._blobs[owner] = (row[0], row[1]) if row is not None else (b"", b"")
         return self._blobs[owner]
 
     def _is_aside(self, owner: int) -> bool:
