@@ -110,7 +110,10 @@ class Trigger(Module):
         """
         if self.id_field is None:
             return None
-        data = event.data
+        try:
+            data = event.data
+        except ValueError:
+            return None
         found = data.get(self.id_field) if isinstance(data, dict) else None
         return found if isinstance(found, str) and found else None
 

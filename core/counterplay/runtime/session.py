@@ -26,6 +26,7 @@ from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
+from counterplay.runtime.pipeline import Shared
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
 from counterplay.store.database import Database, WorkerLock, open_database
 from counterplay.store.feeds import FeedKey, FeedStore
@@ -81,6 +82,7 @@ class Session:
         self._events = events
         self._listen = listen
         self._used: set[str] = set()
+        self._shared = Shared()
         self._failures: list[CounterplayError] = []
         self._began = to_text(now())
 
@@ -156,10 +158,10 @@ class Session:
         feeds: dict[FeedKey, Feed] = {}
         for task in self._tasks:
             for connection in self._trigger_connections(task):
-                for key, trigger, interval in self._sources(task, connection, store):
+                for key, trigger, interval, look_back in self._sources(task, connection, store):
                     subscriber = self._subscriber(task, connection)
                     if key in feeds:
-                        feeds[key].join(subscriber, interval)
+                        feeds[key].join(subscriber, interval, look_back)
                         continue
                     feeds[key] = Feed(
                         key,
@@ -173,6 +175,8 @@ class Session:
                         runs_added=lambda _added: notify(),
                         poll_interval=interval,
                         once=self._once,
+                        look_back=look_back,
+                        shared=self._shared,
                     )
         opened = [one for feed in feeds.values() for one in feed.open()]
         self._spool_given_events(opened)
@@ -202,19 +206,20 @@ class Session:
 
     def _sources(
         self, task: Task, connection: Connection | None, store: FeedStore
-    ) -> list[tuple[FeedKey, Trigger, timedelta]]:
+    ) -> list[tuple[FeedKey, Trigger, timedelta, timedelta | None]]:
         """The feeds that a trigger stands for: one for each element of an `x-feed-key: each` argument."""
         use = task.playbook.trigger
         info = self.host.module(use.uses)
         arguments = with_defaults(info.schema, use.template.render({"inputs": task.inputs}))
         interval = parse_duration(str(arguments["poll_interval"])) if "poll_interval" in arguments else None
+        look_back = parse_duration(str(arguments["look_back"])) if "look_back" in arguments else None
         tenant = connection.tenant if connection is not None else "local"
         label = connection.label if connection is not None else ""
 
         def key_of(part: JsonObject) -> FeedKey:
             return FeedKey(use.uses, label, tenant, json.dumps(part, sort_keys=True))
 
-        found: list[tuple[FeedKey, Trigger, timedelta]] = []
+        found: list[tuple[FeedKey, Trigger, timedelta, timedelta | None]] = []
         by_hand = key_of({"by": "hand", "playbook": task.playbook.name})  # given to this playbook alone
         plain = info.cls(arguments)
         only_by_hand = not isinstance(plain, (PollTrigger, PushTrigger)) and not hasattr(plain, "discover")
@@ -223,11 +228,11 @@ class Session:
                 f"{use.uses} has no events of its own", hint="give them with --event FILE (or - for stdin)"
             )
         if self._events is not None or store.has_subscription(by_hand, task.playbook.name):
-            found.append((by_hand, HandTrigger(plain), DEFAULT_INTERVAL))
+            found.append((by_hand, HandTrigger(plain), DEFAULT_INTERVAL, None))
         if self._events is None and not only_by_hand:
             for part in _expanded(info.schema, arguments):
                 key = {name: value for name, value in part.items() if _is_key(info.schema, name)}
-                found.append((key_of(key), info.cls(part), interval or DEFAULT_INTERVAL))
+                found.append((key_of(key), info.cls(part), interval or DEFAULT_INTERVAL, look_back))
         return found
 
     def _subscriber(self, task: Task, connection: Connection | None) -> Subscriber:
@@ -347,6 +352,6 @@ def _expanded(schema: JsonObject, arguments: JsonObject) -> list[JsonObject]:
 
 
 def _is_key(schema: JsonObject, name: str) -> bool:
-    """Does the argument tell sources apart? All do but the interval, unless the schema says otherwise."""
+    """Does the argument tell sources apart? All do but two, unless the schema says otherwise."""
     described = schema.get("properties", {}).get(name, {})
-    return name != "poll_interval" and described.get("x-feed-key") is not False
+    return name not in ("poll_interval", "look_back") and described.get("x-feed-key") is not False

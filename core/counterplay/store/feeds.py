@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -182,6 +182,27 @@ class FeedStore:
             feed.insert().values(**asdict(key), generation=generation, epoch=0, created=to_text(now()))
         )
         return _new_id(made)
+
+    def sweep_due(self, feed_id: int, place: int, moment: datetime, every: timedelta) -> bool:
+        """Is it time for the sweep of that number? A new feed has just listed everything."""
+        with self.database.read() as connection:
+            row = connection.execute(
+                sa.select(feed.c.swept, feed.c.created).where(feed.c.id == feed_id)
+            ).one()
+        last = json.loads(row.swept or "{}").get(str(place), row.created)
+        return moment - from_text(last) >= every
+
+    def swept(self, feed_id: int, place: int, moment: datetime) -> None:
+        """The sweep of that number was made."""
+        with self.database.write() as connection:
+            known = connection.execute(sa.select(feed.c.swept).where(feed.c.id == feed_id)).scalar()
+            text = json.dumps({**json.loads(known or "{}"), str(place): to_text(moment)})
+            connection.execute(sa.update(feed).where(feed.c.id == feed_id).values(swept=text))
+
+    def purge_keys(self, feed_id: int, before: datetime) -> int:
+        """Forget the ids of units that became available before that time."""
+        with self.database.write() as connection:
+            return self.keys.purge(connection, feed_id, to_text(before))
 
     def take_over(self, feed_id: int) -> int:
         """Become the one who moves this feed's cursor; the epoch fences off whoever did before."""

@@ -25,6 +25,7 @@ metadata = MetaData()
 RUN_ID = Text().with_variant(String(64), "sqlite")
 
 #: One source of events as playbooks subscribe to it: (trigger, connection, tenant, feed-key arguments).
+#: `swept`: when windows that were accounted for were last listed again, by number of the sweep.
 #: `generation` tells apart feeds whose pages cannot be fetched again and whose subscribers came later.
 feed = Table(
     "cp_feed",
@@ -38,6 +39,7 @@ feed = Table(
     Column("cursor", Text),
     Column("epoch", Integer, nullable=False, default=0),
     Column("created", String(32), nullable=False),
+    Column("swept", Text),
     UniqueConstraint("trigger", "connection", "tenant", "key", "generation"),
 )
 

@@ -16,7 +16,7 @@ import yaml
 from counterplay.clock import now
 from counterplay.language import Playbook, load_text
 from counterplay.plugins import PluginHost
-from counterplay.runtime import dispatch, feeds, interpreter
+from counterplay.runtime import dispatch, feeds, interpreter, pipeline
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.session import Ended, Session, Task
 from counterplay.store.database import Database, open_database
@@ -64,7 +64,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interpreter, "SINK_PATIENCE", 0.05)
     monkeypatch.setattr(dispatch, "SWEEP", 0.05)
     monkeypatch.setattr(feeds, "_LONGEST_DELAY", 0.05)
-    monkeypatch.setattr(feeds, "SPARE_DELAY", timedelta(milliseconds=10))
+    monkeypatch.setattr(pipeline, "LONGEST_DELAY", 0.05)
 
 
 @dataclass

@@ -8,6 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
+    op.add_column("cp_feed", sa.Column("swept", sa.Text(), nullable=True))
     op.add_column("cp_unit", sa.Column("duplicates", sa.Text(), nullable=True))
     op.create_index("cp_unit_due", "cp_unit", ["feed_id", "retry_at"], unique=False)
     op.create_table(
