@@ -44,6 +44,8 @@ UNAVAILABLE_FOR = 24 * 3600.0
 """Seconds until a source that is not offered here (a licence is missing) is asked again."""
 UNIT_ATTEMPTS = 8
 """A unit that the source answers with an error this often is quarantined, so that others go on."""
+SPARE_DELAY = timedelta(seconds=1)
+"""How long a unit that is done but for another's duplicates waits until it looks again."""
 _PENDING_AT_ONCE = 64
 _LONGEST_DELAY = 60.0
 _SAMPLE = 64_000
@@ -451,8 +453,9 @@ class Feed:
             if error.status is not None and stored.attempts + 1 >= UNIT_ATTEMPTS:
                 self._set_aside(stored, "quarantined", f"{error} ({UNIT_ATTEMPTS} attempts)")
             elif error.status is None:
-                # The network or the whole service: no fault of this unit. The others come before it now.
-                delay = min(60.0, 2.0**self._failures)
+                # The network or the whole service: no fault of this unit, and no reason for others to wait.
+                # This one comes again only after the next round has begun with them.
+                delay = min(2 * _LONGEST_DELAY, 2.0 ** (self._failures + 2))
                 self._store.postpone(stored.id, str(error), now() + timedelta(seconds=delay), failed=False)
                 raise
             else:
@@ -528,7 +531,7 @@ class Feed:
         self._served.add((stored.id, taker.name))
         if waits_for:
             # Another unit owns some of these events and is not done: until it is, this one is the spare.
-            until = now() + timedelta(seconds=1)
+            until = now() + SPARE_DELAY
             self._store.postpone(
                 stored.id, "waits for the unit that owns its duplicates", until, failed=False
             )
