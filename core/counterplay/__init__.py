@@ -12,6 +12,7 @@ from counterplay.errors import (
     RejectedError,
     RetryableError,
     StateError,
+    UnavailableError,
     UnknownOutcomeError,
     WorkError,
 )
@@ -29,6 +30,7 @@ from counterplay.events import (
 from counterplay.hookspecs import (
     ConnectionOffer,
     EffectIntent,
+    EffectJournal,
     EffectVerdict,
     Invocation,
     RunRecord,
@@ -64,6 +66,7 @@ __all__ = [
     "CounterplayError",
     "Directive",
     "EffectIntent",
+    "EffectJournal",
     "EffectVerdict",
     "Event",
     "FeedTrigger",
@@ -91,6 +94,7 @@ __all__ = [
     "Stop",
     "Transform",
     "Trigger",
+    "UnavailableError",
     "Unit",
     "UnknownOutcomeError",
     "Verdict",

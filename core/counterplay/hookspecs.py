@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 from counterplay.events import JsonObject
 
 if TYPE_CHECKING:
-    from counterplay.modules import Module
+    from counterplay.modules import Module, StepContext
 
 hookspec = pluggy.HookspecMarker("counterplay")
 hookimpl = pluggy.HookimplMarker("counterplay")
@@ -49,14 +50,42 @@ class EffectIntent:
     tenant: str
     target: str | None
     before: JsonObject
+    arguments: JsonObject = field(default_factory=dict)
+    subject: str | None = None
+    planned: bool = False
+    """A plan asks: what would be said? Nothing happens afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
 class EffectVerdict:
-    """A guard's answer: `refuse` stops the effect, with the reason that the run shows."""
+    """A guard's answer: `refuse` stops the effect, with the reason that the run shows.
+
+    `ask` pauses the run instead, until a person has agreed to this effect; a refusal wins over it.
+    """
 
     refuse: bool
     reason: str
+    ask: bool = False
+
+
+class EffectJournal(Protocol):
+    """How much happened lately, as guards count it: what took place, and what may have."""
+
+    def effects(
+        self,
+        since: datetime,
+        *,
+        uses: str | None = None,
+        playbook: str | None = None,
+        tenant: str | None = None,
+        besides: tuple[str, str] | None = None,
+    ) -> int:
+        """Effects from a time on; `besides` leaves out those of (run, step)."""
+        ...
+
+    def runs_with_effects(self, since: datetime, playbook: str, *, besides: str | None = None) -> int:
+        """Runs of a playbook with effects from a time on; `besides` leaves out a run."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +141,15 @@ def counterplay_secret(scheme: str, reference: str) -> str | None:
 
 
 @hookspec
-def counterplay_before_effect(intent: EffectIntent) -> EffectVerdict | None:
+def counterplay_before_effect(
+    intent: EffectIntent, context: StepContext, guardrails: Mapping[str, Any], journal: EffectJournal
+) -> EffectVerdict | None:
     """May this effect happen? Called before each one, after its target's state was captured.
 
-    Return None to have no objection. Any refusal stops the step; raising counts as a refusal.
+    Return None to have no objection. Any refusal stops the step; raising counts as a refusal. One
+    effect at a time is asked about, so that a limit is not passed by two at once. `context.http` reads
+    from the target's service and refuses to write. `guardrails` is that part of `counterplay.yaml`;
+    an implementation names only those arguments that it needs.
     """
 
 

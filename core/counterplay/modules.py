@@ -291,6 +291,10 @@ class Connection(Module):
         """The organisation that this connection belongs to; part of every run's identity."""
         return self.label
 
+    def own_names(self) -> Collection[str]:
+        """What the service calls this very identity: an effect on itself is refused."""
+        return ()
+
     def secret(self, key: str) -> str:
         """The secret value of a setting, resolved now. Do not store it.
 

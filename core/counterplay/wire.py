@@ -115,6 +115,7 @@ class Wire(requests.Session):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         repeatable: bool | None = None,
+        reads: bool = False,
         classify: Classify | None = None,
         allow_redirects: bool = False,
     ) -> requests.Response:
@@ -123,7 +124,8 @@ class Wire(requests.Session):
         Redirects are never followed: `allow_redirects` is what `requests` itself passes.
         `repeatable` says that doing it twice is harmless; by default only POST is not. A write that
         fails in the end, after an attempt that may have taken effect, raises UnknownOutcomeError, unless
-        `repeatable=True` was given. `classify` says what an answer to this request means, before the
+        `repeatable=True` was given. `reads` says that a POST is a query, which changes nothing: it is
+        treated as a GET. `classify` says what an answer to this request means, before the
         connection is asked.
         """
         try:
@@ -135,16 +137,18 @@ class Wire(requests.Session):
         except (requests.exceptions.RequestException, ValueError) as error:
             raise PermanentError(self._mask(f"the request cannot be sent: {error}")) from error
         doubts: list[str] = []
+        write = prepared.method not in _READS and not reads
         try:
             return self._until_final(
                 prepared,
-                prepared.method in _REPEATABLE if repeatable is None else repeatable,
+                write,
+                (not write or prepared.method in _REPEATABLE) if repeatable is None else repeatable,
                 timeout or READ_TIMEOUT,
                 classify,
                 doubts,
             )
         except WorkError as error:
-            if not doubts or repeatable or prepared.method in _READS:
+            if not doubts or repeatable or not write:
                 raise
             raise UnknownOutcomeError(
                 f"{error.message}, so the request may or may not have taken effect"
@@ -158,6 +162,7 @@ class Wire(requests.Session):
     def _until_final(
         self,
         request: requests.PreparedRequest,
+        write: bool,
         repeatable: bool,
         timeout: float,
         classify: Classify | None,
@@ -180,10 +185,10 @@ class Wire(requests.Session):
                     self._sleep(self._delay(failures, error.retry_after), error.message)
                     continue
             self._sleep(0.0, "")  # signing in took its time, too
-            if request.method not in _READS and self.before_write is not None:
+            if write and self.before_write is not None:
                 self.before_write(request)
             try:
-                response = self._send_once(request, timeout)
+                response = self._send_once(request, timeout, write)
             except requests.exceptions.RequestException as error:
                 failures += 1
                 self._after_broken_connection(error, origin, repeatable, failures, doubts)
@@ -213,7 +218,7 @@ class Wire(requests.Session):
                 raise failure
             self._sleep(self._delay(failures, verdict.retry_after), failure.message)
 
-    def _send_once(self, request: requests.PreparedRequest, timeout: float) -> requests.Response:
+    def _send_once(self, request: requests.PreparedRequest, timeout: float, write: bool) -> requests.Response:
         settings = self.merge_environment_settings(request.url, {}, False, None, None)
         if isinstance(self.verify, str):
             settings["verify"] = self.verify  # REQUESTS_CA_BUNDLE would win over a session's own bundle

@@ -28,7 +28,6 @@ from counterplay.secrets import SHORTEST, reference
 FILE = "counterplay.yaml"
 STATE = ".counterplay"
 _NOT_YET = {
-    "guardrails": "this version does not enforce guardrails, so it does not accept them in silence",
     "internal": "this version does not use `internal`",
 }
 
@@ -109,6 +108,12 @@ class Workspace:
         if url is None:
             return f"sqlite:///{self.state_dir / 'state.db'}"
         return f"sqlite:///{(self.base / str(url).removeprefix('sqlite:///')).resolve()}"
+
+    @property
+    def guardrails(self) -> JsonObject:
+        """What bounds the effects of every playbook; the hook `counterplay_before_effect` gets it."""
+        found: JsonObject = self.config.get("guardrails") or {}
+        return found
 
     @cached_property
     def entries(self) -> dict[str, ConnectionEntry]:

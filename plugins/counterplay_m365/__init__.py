@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from counterplay import Module, hookimpl
+from counterplay import EffectIntent, EffectVerdict, Module, StepContext, hookimpl
 
 
 @hookimpl
@@ -33,6 +33,13 @@ def counterplay_modules() -> Iterable[type[Module]]:
         DisableInboxRules,
         EnableInboxRules,
     )
+
+
+@hookimpl
+def counterplay_before_effect(intent: EffectIntent, context: StepContext) -> EffectVerdict | None:
+    from counterplay_m365 import administrators
+
+    return administrators.verdict(intent, context)
 
 
 @hookimpl

@@ -151,11 +151,23 @@ def roles(token: str) -> tuple[str, ...] | None:
     For diagnosis only: Microsoft calls the format opaque.
     """
     try:
-        part = token.split(".")[1]
-        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
-        return tuple(sorted(str(role) for role in claims.get("roles", ())))
+        return tuple(sorted(str(role) for role in _claims(token).get("roles", ())))
     except (IndexError, ValueError, AttributeError, TypeError):
         return None
+
+
+def principal(token: str) -> str | None:
+    """The object id of the service principal that a token was given to; None when it cannot be read."""
+    try:
+        found = _claims(token).get("oid")
+    except (IndexError, ValueError, AttributeError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def _claims(token: str) -> Any:
+    part = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
 class _EntraSession(requests.Session):

@@ -87,6 +87,38 @@ class Graph:
         url = self._url(f"{_rules(user_id)}/{_segment(rule_id)}")
         self._send("PATCH", url, json={"isEnabled": enabled}, needs="MailboxSettings.ReadWrite")
 
+    def role_members(self, template_id: str) -> list[JsonObject]:
+        """Who holds a directory role, of any kind: `{"id", "accountEnabled", "userPrincipalName"}` each.
+
+        Empty when the role was never activated in the tenant.
+        """
+        needs = "RoleManagement.Read.Directory"
+        query = {"$filter": f"roleTemplateId eq '{template_id}'", "$select": "id"}
+        roles = self._all(self._url("/directoryRoles", query), "directory roles", needs)
+        members: list[JsonObject] = []
+        for role in roles:
+            query = {"$select": "id,accountEnabled,userPrincipalName"}
+            url = self._url(f"/directoryRoles/{_segment(role['id'])}/members", query)
+            members += self._all(url, "members of a role", needs)
+        return members
+
+    def _all(self, address: str | None, what: str, needs: str) -> list[JsonObject]:
+        """Every object of a list, over all its pages."""
+        found: list[JsonObject] = []
+        seen: set[str] = set()
+        place = f"{GRAPH}, asked for {what},"
+        while address is not None:
+            if address in seen or len(seen) == MAX_PAGES:
+                raise RetryableError(f"{place} answered pages without an end")
+            seen.add(address)
+            page = content_object(self._send("GET", address, needs=needs), place)
+            objects = page.get("value")
+            if not isinstance(objects, list) or not all(map(_identified, objects)):
+                raise RetryableError(f"{place} answered no list")
+            found += objects
+            address = page.get("@odata.nextLink")
+        return found
+
     def alerts(self, condition: str | None, page_size: int) -> AlertPage:
         """The first page of the alerts that an OData `$filter` selects, or of all."""
         query = (

@@ -71,6 +71,14 @@ class Tenant(Connection):
         """Whose request quota the audit feed counts against: the tenant's own unless configured."""
         return str(self.settings.get("publisher_id") or self._tenant)
 
+    def own_names(self) -> Collection[str]:
+        """The application (client) id, and the object id of its service principal once a token shows it."""
+        from counterplay_m365.entra import principal
+
+        own = str(self.settings["client_id"])
+        found = principal(self._token_source().bearer(self._resources[GRAPH]))
+        return (own, found) if found else (own,)
+
     def origins(self) -> Collection[str]:
         return (_origin(self.graph_url), _origin(self.activity_url))
 

@@ -125,11 +125,9 @@ def _element_end(text: str, index: int) -> int:
             in_string = True
         elif char in "{[":
             depth += 1
-        elif char in "}]":
-            if depth == 0:
-                return index
-            depth -= 1
-        elif char == "," and depth == 0:
+        elif depth == 0 and char in ",]":
             return index
+        elif char in "}]" and depth:
+            depth -= 1  # a closing bracket that nothing opened is part of the damage
         index += 1
     return len(text)

@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from counterplay.events import JsonObject
 from counterplay.hookspecs import EffectIntent
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
+from counterplay.runtime.guards import Guards, refuse_write
 from counterplay.store.runs import RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
@@ -33,7 +34,10 @@ log = logging.getLogger("counterplay.runs")
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `effect` is the journal's word for it, None when there was no effect."""
+    """How an attempt ended: succeeded, failed, or paused until a person agrees to what `error` says.
+
+    `effect` is the journal's word for it, None when there was no effect.
+    """
 
     status: str
     result: JsonObject | None = None
@@ -70,8 +74,14 @@ class EffectRunner:
     """Runs actions. Reads are simply run; effects go through the journal."""
 
     def __init__(
-        self, host: PluginHost, runs: RunStore, targets: Targets, mask_json: Callable[[Any], Any]
+        self,
+        host: PluginHost,
+        runs: RunStore,
+        targets: Targets,
+        mask_json: Callable[[Any], Any],
+        guardrails: Mapping[str, Any] | None = None,
     ) -> None:
+        self._guards = Guards(host, runs.database, guardrails or {})
         self._host = host
         self._runs = runs
         self._targets = targets
@@ -83,6 +93,7 @@ class EffectRunner:
         """Run the action once. `known` is the journal's entry when an earlier attempt left one."""
         try:
             if not action.effect:
+                context.http.before_write = refuse_write
                 return Outcome("succeeded", self._json_result(uses, action.run(context)))
             with self._targets.alone(tenant, action.target()):
                 return self._effect(uses, action, context, tenant, known)
@@ -111,23 +122,18 @@ class EffectRunner:
             tenant=tenant,
             target=action.target(),
             before=before,
+            arguments=self._mask_json(action.arguments),
+            subject=action.subject(before),
         )
-        refusal = self._refusal(intent)
-        self._runs.intend(
-            context.run_id,
-            context.step_id,
-            {
-                "uses": uses,
-                "tenant": tenant,
-                "connection": intent.connection,
-                "target": intent.target,
-                "subject": action.subject(before),
-                "arguments": self._mask_json(action.arguments),
-                "before": self._mask_json(before),
-            },
-        )
-        if refusal is not None:
-            outcome = Outcome("failed", error=f"refused: {refusal}", effect="refused")
+        with self._guards.one_at_a_time:
+            verdict = self._guards.verdict(intent, context)
+            if verdict is not None and verdict.ask and context.consent is not None:
+                verdict = None  # somebody agreed
+            if verdict is not None and verdict.ask:
+                return Outcome("paused", error=verdict.reason)
+            self._intend(intent)
+        if verdict is not None:
+            outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
         else:
             open_before = known is not None and known.status in ("intended", "unknown")
             sent_before = open_before and known is not None and bool(known.calls)
@@ -140,12 +146,20 @@ class EffectRunner:
             log.warning("the hook counterplay_after_effect failed: %s: %s", type(error).__name__, error)
         return outcome
 
-    def _refusal(self, intent: EffectIntent) -> str | None:
-        try:
-            verdicts = self._host.hook.counterplay_before_effect(intent=intent)
-            return next((verdict.reason for verdict in verdicts if verdict.refuse), None)
-        except Exception as error:  # a guard that cannot answer has not agreed
-            return f"a guard failed: {type(error).__name__}: {error}"
+    def _intend(self, intent: EffectIntent) -> None:
+        self._runs.intend(
+            intent.run_id,
+            intent.step_id,
+            {
+                "uses": intent.uses,
+                "tenant": intent.tenant,
+                "connection": intent.connection,
+                "target": intent.target,
+                "subject": intent.subject,
+                "arguments": intent.arguments,
+                "before": self._mask_json(intent.before),
+            },
+        )
 
     def _act(
         self, uses: str, action: Action, context: StepContext, before: JsonObject, sent_before: bool

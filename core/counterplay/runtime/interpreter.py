@@ -68,7 +68,8 @@ class Interpreter:
         self._on_end = on_end
         self._on_failure = on_failure
         self._sender = OutcomeSender(host, runs, feeds, opener, figures, stop)
-        effects = EffectRunner(host, runs, Targets(), opener.secrets.mask_json)
+        guardrails = opener.workspace.guardrails
+        effects = EffectRunner(host, runs, Targets(), opener.secrets.mask_json, guardrails)
         self._attempts = Attempts(host, runs, opener, effects, self._sender, figures, stop)
         self._playbooks: dict[str, Playbook] = {}
         self._parsing = threading.Lock()

@@ -12,7 +12,7 @@ class EnableInboxRules(SwitchRules):
     by `m365.disable_inbox_rules`.
 
     Needs:
-        Graph application permission `MailboxSettings.ReadWrite`.
+        Graph application permissions `MailboxSettings.ReadWrite` and `User.Read.All`.
     Result:
         `{"user_id": str, "enabled": [{"id", "name"}], "skipped": [{"id", "name", "reason"}]}`
     Source:

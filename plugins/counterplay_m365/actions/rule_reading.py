@@ -29,7 +29,15 @@ class Rules:
         """Switch a rule on or off. GoneError: it does not exist any more."""
         self._graph.set_inbox_rule(self._user_id, rule_id, enabled)
 
+    @property
+    def owner(self) -> JsonObject:
+        """Whose rules they are: `{"id", "userPrincipalName"}`."""
+        return {name: self._user.get(name) for name in ("id", "userPrincipalName")}
+
+    @cached_property
+    def _user(self) -> JsonObject:
+        return self._graph.user(self._user_id, ("id", "userPrincipalName", "mail", "proxyAddresses"))
+
     @cached_property
     def _internal(self) -> set[str]:
-        user = self._graph.user(self._user_id, ("userPrincipalName", "mail", "proxyAddresses"))
-        return self._stated | inbox_rules.domains_of(user)
+        return self._stated | inbox_rules.domains_of(self._user)

@@ -19,8 +19,8 @@ _STATE = ("id", "displayName", "isEnabled", "isReadOnly")
 class SwitchRules(Action):
     """Sets `isEnabled` of rules to `enabled`; `opposite` is the module that takes it back.
 
-    State before: `{"rules": [{"id", "displayName", "isEnabled", "isReadOnly"}]}`, of the rules that
-    are meant.
+    State before: `{"id", "userPrincipalName", "rules": [{"id", "displayName", "isEnabled",
+    "isReadOnly"}]}`, of the rules that are meant.
     """
 
     connection = "m365.tenant"
@@ -52,7 +52,10 @@ class SwitchRules(Action):
     def capture(self, context: StepContext) -> JsonObject:
         rules = Rules(context, self.arguments)
         meant = self.meant(rules, rules.all())
-        return {"rules": [{name: rule.get(name) for name in _STATE} for rule in meant]}
+        return {**rules.owner, "rules": [{name: rule.get(name) for name in _STATE} for rule in meant]}
+
+    def subject(self, before: JsonObject) -> str | None:
+        return before.get("userPrincipalName") or self.target()
 
     def settled(self, context: StepContext, before: JsonObject) -> JsonObject | None:
         """All rules that were to be switched are; a part of them means that the rest is to be done."""

@@ -1,0 +1,73 @@
+"""Asks the guards of all plugins about an effect, with what they may look at."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import requests
+
+from counterplay.errors import PermanentError
+from counterplay.hookspecs import EffectIntent, EffectJournal, EffectVerdict
+from counterplay.modules import StepContext
+from counterplay.plugins import PluginHost
+from counterplay.store.database import Database
+from counterplay.store.journal import Journal
+
+
+class Guards:
+    """The hook `counterplay_before_effect`. Hold `one_at_a_time` from the question to the journal entry."""
+
+    def __init__(self, host: PluginHost, database: Database | None, guardrails: Mapping[str, Any]) -> None:
+        self._host = host
+        self._journal: EffectJournal = Journal(database) if database is not None else _Nothing()
+        self._guardrails = guardrails
+        self.one_at_a_time = threading.Lock()
+
+    def verdict(self, intent: EffectIntent, context: StepContext) -> EffectVerdict | None:
+        """The first refusal, else the first that wants a person asked, else None."""
+        before = context.http.before_write
+        context.http.before_write = refuse_write
+        if self._guardrails and not self._enforced:
+            return EffectVerdict(True, _NOBODY)
+        try:
+            given = self._host.hook.counterplay_before_effect(
+                intent=intent, context=context, guardrails=self._guardrails, journal=self._journal
+            )
+            refusal = next((one for one in given if one.refuse), None)
+            return refusal or next((one for one in given if one.ask), None)
+        except Exception as error:  # a guard that cannot answer has not agreed
+            return EffectVerdict(True, f"a guard failed: {type(error).__name__}: {error}")
+        finally:
+            context.http.before_write = before
+
+    @property
+    def _enforced(self) -> bool:
+        known = self._host.plugins.get("guard")
+        return known is not None and known.problem is None
+
+
+_NOBODY = (
+    "counterplay.yaml sets `guardrails`, and the plugin `guard`, which enforces them, takes no part: "
+    "`playbook plugins` says why"
+)
+
+
+class _Nothing:
+    """The journal of a workspace in which nothing has run yet."""
+
+    def effects(self, since: object, **_: object) -> int:
+        return 0
+
+    def runs_with_effects(self, since: object, playbook: str, **_: object) -> int:
+        return 0
+
+
+def refuse_write(request: requests.PreparedRequest) -> None:
+    """Plans and guards rely on it: what says that it changes nothing cannot change anything."""
+    raise PermanentError(
+        f"refused to send {request.method} {request.url}: the module says that it changes nothing",
+        hint="this is a fault of the plugin: an action that writes sets `effect = True`; "
+        "for a query that needs POST, pass `reads=True`",
+    )

@@ -1,0 +1,175 @@
+"""From a unit's bytes to its events: exact slices, and nothing dropped unseen."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from counterplay.errors import PermanentError
+from counterplay.events import Event
+from counterplay.runtime.decoding import Elements, elements, of_lines
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
+    ["]", "}", ',{"', '\\"', "\\", "[", "\u2028", "\U0001f600"]
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+OBJECTS = st.dictionaries(TEXT, VALUES, max_size=4)
+SPACE = st.sampled_from([b"", b" ", b"\n", b"\r\n\t "])
+
+
+@st.composite
+def encoded_objects(draw: st.DrawFn) -> bytes:
+    """An object in one of the spellings that JSON allows."""
+    ascii_only, spaced = draw(st.booleans()), draw(st.booleans())
+    text = json.dumps(draw(OBJECTS), ensure_ascii=ascii_only, indent=1 if spaced else None)
+    return text.encode()
+
+
+def parts_of(found: Elements) -> list[bytes]:
+    """All elements in their order, the broken ones included."""
+    by_position = dict(found.events)
+    by_position.update((one.position, one.raw) for one in found.broken)
+    return [by_position[position] for position in sorted(by_position)]
+
+
+@settings(max_examples=50)
+@given(st.lists(encoded_objects(), max_size=6), SPACE, SPACE)
+def test_events_are_the_bytes_that_were_sent(parts: list[bytes], before: bytes, after: bytes) -> None:
+    """Any array of objects, however it is spelled and spaced, is cut without changing a byte."""
+    body = before + b"[" + after + (after + b"," + before).join(parts) + before + b"]" + after
+    found = elements(body)
+    assert [raw for _, raw in found.events] == parts
+    assert (found.broken, found.total, found.whole) == ((), len(parts), True)
+
+
+FLAWS = [
+    (b'{"a": "\xff\xfe"}', "invalid UTF-8 at byte 7"),
+    (b'{"a": "\xed\xa0\x80"}', "invalid UTF-8"),
+    (b'{"a" 1}', "invalid JSON"),
+    (b'{"a": 1,}', "invalid JSON"),
+    (b"{'a': 1}", "invalid JSON"),
+    (b'{"a": "tab\there"}', "invalid JSON"),
+    (b'{"a": NaN}', "NaN is not JSON"),
+    (b'{"a": -Infinity}', "-Infinity is not JSON"),
+    (b'{"a": "\\x"}', "invalid JSON"),
+    (b"tru", "invalid JSON"),
+    (b"", "an empty element"),
+    (b"}", "invalid JSON"),
+    (b'{"a": 1}}', "invalid JSON"),
+    (b'{"a":' * 3000 + b"1" + b"}" * 3000, "invalid JSON"),
+]
+
+
+@settings(max_examples=50)
+@given(st.lists(encoded_objects(), min_size=1, max_size=5), st.sampled_from(FLAWS), st.data())
+def test_one_broken_element_costs_no_other(
+    parts: list[bytes], flaw: tuple[bytes, str], data: st.DataObject
+) -> None:
+    """It is told with its bytes, its place and what is wrong; all others are delivered."""
+    raw, reason = flaw
+    place = data.draw(st.integers(0, len(parts) - (0 if raw else 1)))
+    mixed = [*parts[:place], raw, *parts[place:]]
+    found = elements(b"[" + b",".join(mixed) + b"]")
+    assert [one for _, one in found.events] == parts
+    (broken,) = found.broken
+    assert (broken.position, broken.raw) == (place, raw)
+    assert reason in broken.reason
+    assert not found.whole
+
+
+@settings(max_examples=50)
+@given(st.lists(encoded_objects(), min_size=1, max_size=4), st.binary(min_size=1, max_size=6), st.data())
+def test_no_byte_disappears_whatever_is_damaged(
+    parts: list[bytes], noise: bytes, data: st.DataObject
+) -> None:
+    """Bytes overwritten anywhere behind the first bracket: every byte is in an event or a broken element."""
+    body = bytearray(b"[" + b",".join(parts) + b"]")
+    start = data.draw(st.integers(1, len(body) - 1))
+    body[start : start + len(noise)] = noise
+    found = elements(bytes(body))
+
+    def essence(text: bytes) -> bytes:
+        return bytes(byte for byte in text if byte not in b" \t\r\n,[]")
+
+    assert essence(b"".join(parts_of(found))) == essence(bytes(body))
+    assert [position for position, _ in found.events] == sorted({position for position, _ in found.events})
+    for _, raw in found.events:
+        assert isinstance(json.loads(raw), dict)
+
+
+@settings(max_examples=50)
+@given(st.lists(encoded_objects(), min_size=1, max_size=3))
+def test_a_unit_that_is_cut_off_says_so_at_every_byte(parts: list[bytes]) -> None:
+    """Whole elements before the cut are delivered, the cut is always told."""
+    body = b"[" + b",".join(parts) + b"]"
+    ends = [1 + sum(len(one) + 1 for one in parts[: count + 1]) - 1 for count in range(len(parts))]
+    for cut in range(1, len(body)):
+        found = elements(body[:cut])
+        assert found.broken
+        assert "cut off" in found.broken[-1].reason
+        whole = sum(1 for end in ends if end <= cut)
+        assert [raw for _, raw in found.events] == parts[:whole]
+
+
+def test_a_lone_surrogate_is_an_event_like_any_other() -> None:
+    """Half an emoji, as a program that cuts texts writes it; other readers refuse it."""
+    body = b'[{"a":"\\ud83d"},{"b":1}]'
+    found = elements(body)
+    assert found.events == ((0, b'{"a":"\\ud83d"}'), (1, b'{"b":1}'))
+    assert not found.broken
+    assert Event(found.events[0][1]).data == {"a": "\ud83d"}
+
+
+def test_what_is_no_object_is_told() -> None:
+    """Members of an array that are not events keep their place."""
+    found = elements(b'[1, {"a":1}, "x", null, [{}]]')
+    assert found.events == ((1, b'{"a":1}'),)
+    assert [(one.position, one.raw, one.reason) for one in found.broken] == [
+        (0, b"1", "not a JSON object"),
+        (2, b'"x"', "not a JSON object"),
+        (3, b"null", "not a JSON object"),
+        (4, b"[{}]", "not a JSON object"),
+    ]
+
+
+@pytest.mark.parametrize("body", [b"", b"  ", b"<html>", b'{"value": []}', b"\xff\xfe", b"null"])
+def test_a_unit_that_is_no_array_is_shown(body: bytes) -> None:
+    """The message quotes its beginning."""
+    with pytest.raises(PermanentError, match="the unit is not a JSON array; it begins"):
+        elements(body)
+
+
+def test_a_byte_order_mark_is_no_obstacle() -> None:
+    """Some services write one."""
+    found = elements(b'\xef\xbb\xbf[{"a":1}]')
+    assert found.events == ((0, b'{"a":1}'),)
+    assert not found.broken
+
+
+def test_what_follows_the_array_is_kept() -> None:
+    """Two arrays in one unit: the second is told, not swallowed."""
+    found = elements(b'[{"a":1}] [{"b":2}]')
+    assert found.events == ((0, b'{"a":1}'),)
+    assert [(one.raw, one.reason) for one in found.broken] == [
+        (b'[{"b":2}]', "something follows the end of the array")
+    ]
+
+
+def test_lines_are_judged_one_by_one() -> None:
+    """A source that separates its events itself."""
+    found = of_lines(iter([b'{"a":1}', b"oops", b'{"b":"\xff"}', b"3", b'{"c":1}']))
+    assert found.events == ((0, b'{"a":1}'), (4, b'{"c":1}'))
+    assert [one.position for one in found.broken] == [1, 2, 3]
+
+
+def test_a_slice_does_not_keep_its_unit_in_memory() -> None:
+    """An event that is kept for a run must not pin megabytes."""
+    found = elements(b'[{"a":1},' + b'{"b":"' + b"x" * 100_000 + b'"}]')
+    assert type(found.events[0][1]) is bytes
+    assert found.events[0][1] == b'{"a":1}'

@@ -1,0 +1,125 @@
+"""A workspace with a simulated tenant: playbooks run in it as they do anywhere, in this process."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from counterplay.cli import playbook as command
+from counterplay.errors import CounterplayError
+from counterplay.language import Playbook, load
+from counterplay.plugins import PluginHost
+from counterplay.runtime.opening import Opener
+from counterplay.runtime.session import Ended, Session, Task
+from counterplay.store.database import Database, open_database
+from counterplay.store.runs import RunStore, StoredRun
+from counterplay.workspace import Workspace
+from counterplay_sim.digest import digest
+from counterplay_sim.testing import Simulator, close_all
+
+HOST = PluginHost.load()
+assert "guard" in HOST.plugins, "an entry point is new: run `pip install -e '.[dev]'` again"
+
+
+class Bench:
+    """One workspace on disk, its simulated tenant, and shorthand for what people do with it."""
+
+    def __init__(self, root: Path, simulator: Simulator) -> None:
+        self.root = root
+        self.simulator = simulator
+
+    def configure(self, **settings: Any) -> None:
+        """Write counterplay.yaml. The tenant is a configured one, which no finished run brings to its end."""
+        info = self.simulator.info()
+        connections = {
+            name: {"uses": kind, **info[kind]}
+            for name, kind in (("contoso", "m365.tenant"), ("siem", "intake.key"))
+        }
+        text = yaml.safe_dump({"connections": connections, **settings})
+        (self.root / "counterplay.yaml").write_text(text)
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(HOST, self.root)
+
+    def write(self, *steps: Any, name: str = "test", **rest: Any) -> str:
+        """Write a playbook that is started by hand; `contoso` and `siem` are the simulated connections."""
+        document = {"name": name, "trigger": {"uses": "std.manual"}, "steps": list(steps), **rest}
+        (self.root / "playbooks" / f"{name}.yaml").write_text(yaml.safe_dump(document))
+        return name
+
+    def playbook(self, name: str = "test") -> Playbook:
+        found = load(self.root / "playbooks" / f"{name}.yaml", HOST, self.workspace)
+        assert isinstance(found, Playbook)
+        return found
+
+    def run(self, name: str = "test", event: Any = None, **inputs: str) -> Ended:
+        """Run a playbook for one event, to its end."""
+        stop = threading.Event()
+        opener = Opener(self.workspace, stop)
+        loaded = self.playbook(name)
+        task = Task(loaded, loaded.inputs_from(inputs))
+        events = [json.dumps(event or {}).encode()]
+        return Session(opener, name, [task], once=True, stop=stop, events=events).run()
+
+    def database(self) -> Database:
+        return open_database(self.workspace.store_url)
+
+    def runs(self) -> list[StoredRun]:
+        """All runs, newest first."""
+        database = self.database()
+        try:
+            return RunStore(database).newest(playbook=None, status=None, limit=100)
+        finally:
+            database.close()
+
+    def digest(self) -> str:
+        return digest(self.simulator.state_dir)
+
+    def user(self, number: int = 2) -> dict[str, Any]:
+        """An account of the tenant."""
+        (tenant,) = self.simulator._tenants.values()
+        found: dict[str, Any] = list(tenant.users.values())[number]
+        return found
+
+    def call(self, *words: str) -> Result:
+        """The command line, in the workspace; an error that it would print stands in the output."""
+        before = Path.cwd()
+        os.chdir(self.root)
+        try:
+            result = CliRunner().invoke(command, list(words))
+        finally:
+            os.chdir(before)
+        if isinstance(result.exception, CounterplayError):
+            result.stdout_bytes += str(result.exception).encode()
+        elif result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A workspace whose connection `sim` is a small tenant."""
+    root = tmp_path / "workspace"
+    (root / "playbooks").mkdir(parents=True)
+    with Simulator(root / ".counterplay", seed=5, events=60) as simulator:
+        made = Bench(root, simulator)
+        made.configure()
+        yield made
+    close_all()
+
+
+@pytest.fixture
+def block() -> Callable[..., dict[str, Any]]:
+    """A step that blocks a user."""
+
+    def step(user_id: str, **rest: Any) -> dict[str, Any]:
+        return {"uses": "m365.block_sign_in", "connection": "contoso", "with": {"user_id": user_id}, **rest}
+
+    return step
