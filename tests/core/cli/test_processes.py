@@ -47,8 +47,9 @@ def wait_for_arrivals(desk: Any, process: Any) -> None:
     from counterplay_sim.testing import Oracle
 
     until = time.monotonic() + 20
+    wait_for(desk.root / ".counterplay" / "sim" / "sim.json", process)
     oracle = Oracle(desk.root / ".counterplay")
-    while not (oracle.exists and oracle.verdict().alerts_arrived):
+    while not oracle.verdict().alerts_arrived:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -72,7 +73,7 @@ def test_an_interrupted_run_ends_with_130_and_goes_on_at_the_next_start(desk: An
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_waits_for_stdin_just_ends_it(desk: Any, number: int) -> None:
-    """Nothing has begun: exit code 130 and not a word."""
+    """Nothing has begun: exit code 130, and no more than the end of the terminal's line."""
     desk.write("playbooks/greet.yaml", "name: greet\ndescription: x\ntrigger: {uses: std.manual}\n"
                "sinks: [{uses: std.jsonl, with: {path: out.jsonl}}]\n")  # fmt: skip
     started = desk.root / "started"
@@ -93,19 +94,20 @@ def test_a_signal_while_it_waits_for_stdin_just_ends_it(desk: Any, number: int) 
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
 
-    assert (process.returncode, out, err) == (130, "", "")
+    assert (process.returncode, out, err) == (130, "", "\n")
     assert not (desk.root / ".counterplay").exists()
 
 
-def test_a_second_signal_ends_at_once(desk: Any, tmp_path: Path) -> None:
-    """Even while a request is in flight whose answer never comes; a third party's lock is not left behind."""
+def test_a_second_signal_ends_at_once(desk: Any) -> None:
+    """Even while a request is in flight whose answer never comes; no lock is left behind."""
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         desk.write(
             "counterplay.yaml",
-            f"connections:\n  siem: {{uses: intake.key, url: 'http://127.0.0.1:{port}', intake_key: key-4711}}\n",
+            "connections:\n"
+            f"  siem: {{uses: intake.key, url: 'http://127.0.0.1:{port}', intake_key: key-4711}}\n",
         )
         desk.write("playbooks/send.yaml", "name: send\ndescription: x\ntrigger: {uses: std.manual}\n"
                    "sinks: [{uses: intake.forward, connection: siem}]\n")  # fmt: skip
@@ -197,7 +199,10 @@ def test_a_fault_in_a_command_is_one_line_unless_debug_is_asked_for(desk: Any, f
     said = desk.playbook("foreign")
     debug = desk.playbook("foreign", "--debug")
 
-    line = "error: ZeroDivisionError: by zero; this is a fault of counterplay or of a plugin; `--debug` shows where"
+    line = (
+        "error: ZeroDivisionError: by zero; this is a fault of counterplay or of a plugin; "
+        "`--debug` shows where"
+    )
     assert (said.code, said.err) == (1, line + "\n")
     assert debug.code == 1
     assert "foreign_plugin.py" in debug.err
