@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from counterplay.clock import now
+from counterplay.engine import dbos_engine
 from counterplay.language import Playbook, load_text
 from counterplay.plugins import PluginHost
 from counterplay.runtime import dispatch, feeds, outcomes
@@ -63,6 +64,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds in service takes moments here."""
     monkeypatch.setattr(outcomes, "PATIENCE", 0.05)
     monkeypatch.setattr(dispatch, "SWEEP", 0.05)
+    monkeypatch.setattr(dbos_engine, "LISTENER_INTERVAL", 0.01)
     monkeypatch.setattr(feeds, "_LONGEST_DELAY", 0.05)
     monkeypatch.setattr(feeds, "SPARE_DELAY", timedelta(milliseconds=10))
 

@@ -1,6 +1,9 @@
 """Whole sessions of playbooks that act: runs, steps, effects and outcome records."""
 
+import base64
 import json
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -289,6 +292,37 @@ def test_a_run_that_cannot_be_executed_fails_and_stops_no_other(bench, lab, put)
     assert lab.acted == ["e2"]
     assert sorted(one.status for one in bench.runs()) == ["failed", "succeeded"]
     assert "it cannot be executed: JSONDecodeError" in next(one.error for one in bench.runs() if one.error)
+
+
+class Harmful:
+    """What unpickling it would do: make a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.target,))
+
+
+def test_a_segment_that_the_engine_cannot_read_hangs_nothing(bench, lab, put, tmp_path: Path) -> None:
+    """Somebody made its row claim to be pickled: no code runs, and the run goes on by our own rows."""
+    put("u1", b'[{"id": "e1"}]')
+    playbook = act(bench, say("one"), say("two"))
+    assert bench.run(playbook).exit_code == 0
+    payload = base64.b64encode(pickle.dumps(Harmful(tmp_path / "harm"))).decode()
+    with bench.store() as database, database.write() as connection:
+        connection.exec_driver_sql("UPDATE cp_run SET status='running', outcome=NULL, ended=NULL")
+        connection.exec_driver_sql("DELETE FROM cp_step WHERE step_id='two'")
+        connection.exec_driver_sql(
+            "UPDATE workflow_status SET status='PENDING', executor_id='worker-dead', owner_xid=NULL, "
+            "serialization='py_pickle', inputs=?",
+            (payload,),
+        )
+        connection.exec_driver_sql("UPDATE workflow_input SET inputs=?", (payload,))
+    assert bench.run(playbook).exit_code == 0
+    assert lab.acted == ["x", "x", "x"]
+    assert [(one.status, one.segment) for one in bench.runs()] == [("succeeded", 2)]
+    assert not (tmp_path / "harm").exists()
 
 
 # --- sinks of runs ---------------------------------------------------------------------------------
