@@ -255,7 +255,7 @@ def test_a_rate_limit_is_waited_out_and_is_no_failure(remote, wire) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["60", format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)]
+    "value", ["60", format_datetime(datetime.now(UTC) + timedelta(minutes=30), usegmt=True)]
 )
 @pytest.mark.parametrize("status", [429, 503])
 def test_the_time_that_a_service_asks_for_is_respected(remote, wire, status: int, value: str) -> None:
@@ -263,7 +263,7 @@ def test_the_time_that_a_service_asks_for_is_respected(remote, wire, status: int
     remote.get(URL, status=status, headers={"Retry-After": value})
     with pytest.raises(RetryableError, match=r"the deadline passes before .* is over") as caught:
         wire(Api(), timeout=20).get(URL)
-    assert 30 < (caught.value.retry_after or 0) <= 90
+    assert 30 < (caught.value.retry_after or 0) <= 1800
     assert len(remote.calls) == 1
 
 

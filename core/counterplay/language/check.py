@@ -97,7 +97,6 @@ class _Checker:
         self.check_trigger(early)
         self.condition(("filter",), self.data.get("filter"), filters)
         if "once_per" in self.data:
-            self.not_yet("once_per", ("once_per",))
             self.texts(("once_per", "key"), _mapping(self.data["once_per"]).get("key"), filters)
         later = frozenset(self.ids.values())
         why = f"an expression here sees {', '.join(sorted(_IN_STEPS))}"
@@ -133,8 +132,6 @@ class _Checker:
     def check_trigger(self, scope: StepScope) -> None:
         trigger = self.data.get("trigger")
         self.trigger = self.use(("trigger",), trigger, ("trigger",), scope)
-        if _mapping(trigger).get("on", "first") != "first":
-            self.not_yet("trigger.on", ("trigger", "on"))
 
     def unique_ids(self, path: Path, steps: Any, seen: dict[str, Path]) -> None:
         for place, step in enumerate(_list(steps)):

@@ -8,6 +8,4 @@ from __future__ import annotations
 
 NOT_YET: dict[str, tuple[str, str]] = {
     "verify": ("effects without reading them back only", "remove `verify`"),
-    "once_per": ("one run for each occurrence only", "remove `once_per`"),
-    "trigger.on": ("the first delivery of an occurrence only", "remove `on`"),
 }

@@ -54,7 +54,14 @@ class Approvals:
         return secret
 
     def by_link(
-        self, method: str, secret: str, decision: Decision, *, source: str, comment: str = "", form: Any = None
+        self,
+        method: str,
+        secret: str,
+        decision: Decision,
+        *,
+        source: str,
+        comment: str = "",
+        form: Any = None,
     ) -> StoredApproval:
         """Answer with a link's token. It is used up by the answer that counts, and by no other request.
 

@@ -177,7 +177,9 @@ class Attempts:
             result = {"status": directive.status, "reason": directive.reason}
             walk._end(row, "succeeded", outcome=Outcome("succeeded", result, arguments=given))
             raise RunStopped(directive.status, directive.reason)
-        raise PermanentError(f"{type(control).__name__} gave {type(directive).__name__}, which is no directive")
+        raise PermanentError(
+            f"{type(control).__name__} gave {type(directive).__name__}, which is no directive"
+        )
 
     def _resumed(self, walk: Walk, step: Step, row: StoredStep, frame: Frame) -> Outcome:
         """A directive that is under way: may the run go on?"""
@@ -315,7 +317,9 @@ class Attempts:
     def _called(self, walk: Walk, step_id: str, row: StoredStep, frame: Frame, call: Call) -> Outcome:
         run = walk.segment.run
         if run.id.count("/") >= 2 * DEEPEST:
-            raise PermanentError(f"runs are nested more than {DEEPEST} deep: do the playbooks call each other?")
+            raise PermanentError(
+                f"runs are nested more than {DEEPEST} deep: do the playbooks call each other?"
+            )
         playbook = self._opener.playbook(call.playbook)
         child = NewChild(
             0,

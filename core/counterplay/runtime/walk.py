@@ -163,7 +163,11 @@ class Walk:
         again = replace(row, attempts=row.attempts + 1)
         with self._runs.leased(self.segment.lease) as connection:
             self._runs.put_attempt(
-                connection, self.segment.run.id, row, "interrupted", "the process ended before the attempt did"
+                connection,
+                self.segment.run.id,
+                row,
+                "interrupted",
+                "the process ended before the attempt did",
             )
             self._put(connection, again)
         return again
@@ -212,9 +216,7 @@ class Walk:
         with self._runs.leased(self.segment.lease) as connection:
             self._runs.put_attempt(connection, self.segment.run.id, row, "failed", error)
             if outcome.effect is not None:
-                self._runs.end_effect(
-                    connection, self.segment.run.id, step.id, outcome.effect, error=error
-                )
+                self._runs.end_effect(connection, self.segment.run.id, step.id, outcome.effect, error=error)
             self._put(connection, again)
         return again
 
@@ -240,7 +242,9 @@ class Walk:
                 self.sequence(step.steps, frame)
             except StepFailed as failed:
                 failure = failed.failure
-                again = self._again(step, row, frame, Outcome("failed", error=failure.error, passing=failure.passing))
+                again = self._again(
+                    step, row, frame, Outcome("failed", error=failure.error, passing=failure.passing)
+                )
                 if again is None:
                     self._end(row, "failed", error=failure.error)
                     return replace(failure, chain=(*failure.chain, step.id))
@@ -252,9 +256,7 @@ class Walk:
 
     def _parallel(self, step: Step, frame: Frame, row: StoredStep) -> Failure | None:
         if self.segment.rows.get(step.id) is None:
-            children = [
-                NewChild(place, self._origin("branch", frame)) for place in range(len(step.steps))
-            ]
+            children = [NewChild(place, self._origin("branch", frame)) for place in range(len(step.steps))]
             self._spawn(step, row, children, len(children))
         return self._joined(step, frame, row, lambda ended: None)
 
@@ -313,7 +315,7 @@ class Walk:
         """What became of the children; Parked while one of them still works."""
         if row.due is not None:
             self._until(row, from_text(row.due), frame, f"step {step.id}: tried again")
-            failed = [one for one in children_of(self._runs, self.segment.run.id, step.id)]
+            failed = children_of(self._runs, self.segment.run.id, step.id)
             with self._runs.leased(self.segment.lease) as connection:
                 self._put(connection, replace(row, due=None, status="waiting"))
                 for one in failed:
@@ -346,7 +348,7 @@ class Walk:
         return Failure(text, (step.id,), passing)
 
     def wait_for_children(self, step_id: str) -> None:
-        """Parked while a child of the step still works; looked at and parked as one, so that none is missed."""
+        """Parked while a child of the step still works: looked at and parked as one, so no end is missed."""
         with self._runs.leased(self.segment.lease) as connection:
             working = not all_ended(connection, self.segment.run.id, step_id)
             if working:

@@ -360,7 +360,12 @@ class RunStore:
             yield connection
 
     def park_in(
-        self, connection: sa.Connection, lease: Lease, wake: datetime | None, reason: str, status: str = "waiting"
+        self,
+        connection: sa.Connection,
+        lease: Lease,
+        wake: datetime | None,
+        reason: str,
+        status: str = "waiting",
     ) -> None:
         """`park`, in a transaction of the segment that ends by it."""
         connection.execute(
@@ -418,9 +423,7 @@ class RunStore:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity)
-                .values(
-                    outcome=outcome, error=error and storable(error), failed_at=_dumps(failed_at)
-                )
+                .values(outcome=outcome, error=error and storable(error), failed_at=_dumps(failed_at))
             )
 
     def end(

@@ -168,8 +168,6 @@ def test_connection_names_are_checked_against_the_workspace(
     ("form", "text", "place"),
     [
         ("verify", HEAD + "steps: [{uses: demo.log, verify: true}]", "3:26"),
-        ("once_per", HEAD + "steps: []\nonce_per: {key: '{{ event.a }}', window: 24h}", "4:1"),
-        ("trigger.on", "name: p\ntrigger: {uses: demo.clock, on: updates}\nsteps: []", "2:29"),
     ],
 )  # fmt: skip
 def test_a_form_that_this_version_does_not_run_is_refused(
