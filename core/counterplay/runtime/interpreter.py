@@ -35,9 +35,11 @@ from counterplay.language import Playbook, Step, Use, from_document, with_defaul
 from counterplay.modules import Action, Sink, StepContext
 from counterplay.plugins import PluginHost
 from counterplay.runtime.delivery import deliver
-from counterplay.runtime.effects import EffectRunner, Outcome, Targets
+from counterplay.runtime.effects import EffectRunner, Targets
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.opening import Opener
+from counterplay.runtime.outcomes import Outcome
+from counterplay.runtime.terms import terms_of
 from counterplay.store.feeds import DeadLetter, FeedStore
 from counterplay.store.runs import RunStore, StoredRun
 
@@ -275,7 +277,8 @@ class Interpreter:
             )
             known = next((one for one in self._runs.effects(run.id) if one.step_id == step.id), None)
             tenant = connection.tenant if connection is not None else run.tenant
-            return self._effects.attempt(use.uses, action, context, tenant, known)
+            terms = terms_of(run.meta, step.id, self._opener)
+            return self._effects.attempt(use.uses, action, context, tenant, known, terms)
 
     # --- sinks ---------------------------------------------------------------------------------
 

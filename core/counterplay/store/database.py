@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from counterplay.clock import now, to_text
-from counterplay.errors import StateError
+from counterplay.errors import BusyError, StateError
 
 HEAD = "0002"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
@@ -164,7 +164,7 @@ class WorkerLock:
         except OSError:
             holder = os.pread(handle, 4096, 0).decode("utf-8", "replace")
             os.close(handle)
-            raise StateError(
+            raise BusyError(
                 f"another process works on {self._path.with_suffix('')} ({_holder(holder)})",
                 hint="wait for it or end it; several workers at once need PostgreSQL (`store:`)",
             ) from None
