@@ -11,6 +11,7 @@ from counterplay.errors import (
     RejectedError,
     RetryableError,
     StateError,
+    UnavailableError,
     UnknownOutcomeError,
     WorkError,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "StepContext",
     "Transform",
     "Trigger",
+    "UnavailableError",
     "Unit",
     "UnknownOutcomeError",
     "Verdict",

@@ -34,6 +34,7 @@ class Dispatcher:
         self._slots = slots
         self._on_failure = on_failure
         self._active: set[str] = set()
+        self._recovered: set[str] = set()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
         self._launched = False
@@ -43,7 +44,8 @@ class Dispatcher:
         self._launched = True
         self._engine.launch(body)
         with self._changed:
-            self._active.update(self._engine.recover())
+            self._recovered.update(self._engine.recover())
+            self._active.update(self._recovered)
         self._requeue_stranded()
         self._runs.retry_sinks()
         self._thread.start()
@@ -79,9 +81,11 @@ class Dispatcher:
         if not self._launched:
             return
         self._launched = False
-        with self._changed:
-            while self._active:
-                self._changed.wait(SWEEP)
+        while self._active:
+            self._release_unreadable()
+            with self._changed:
+                if self._active:
+                    self._changed.wait(SWEEP)
         self.notify()
         if self._thread.is_alive():
             self._thread.join()
@@ -95,9 +99,23 @@ class Dispatcher:
                 log.warning("run %s was left without a worker; it goes on with its next step", identity)
                 self._runs.park(identity, "queued", None, None)
 
+    def _release_unreadable(self) -> None:
+        """A recovered segment that the engine could not even read never reaches the interpreter."""
+        with self._changed:
+            watched = self._recovered & self._active
+        for segment in watched:
+            if self._engine.status(segment) == "running" or segment not in self._active:
+                continue
+            identity, _, number = segment.rpartition("/")
+            if (identity, int(number)) in self._runs.with_status("running"):
+                log.warning("run %s: the engine cannot resume it; it goes on with its next step", identity)
+                self._runs.park(identity, "queued", None, None)
+            self.ended(segment)
+
     def _work(self) -> None:
         while not self._stop.is_set():
             try:
+                self._release_unreadable()
                 self._start_due()
             except CounterplayError as error:
                 self._on_failure(error)

@@ -24,6 +24,7 @@ from counterplay.errors import (
     InterruptedWork,
     RetryableError,
     StateError,
+    UnavailableError,
     WorkError,
     as_work_error,
 )
@@ -39,8 +40,12 @@ from counterplay.store.ranges import Positions
 from counterplay.store.runs import NewRun, RunStore, run_id
 
 PREPARE_EVERY = 15 * 60.0
+UNAVAILABLE_FOR = 24 * 3600.0
+"""Seconds until a source that is not offered here (a licence is missing) is asked again."""
 UNIT_ATTEMPTS = 8
 """A unit that the source answers with an error this often is quarantined, so that others go on."""
+SPARE_DELAY = timedelta(seconds=1)
+"""How long a unit that is done but for another's duplicates waits until it looks again."""
 _PENDING_AT_ONCE = 64
 _LONGEST_DELAY = 60.0
 _SAMPLE = 64_000
@@ -71,6 +76,8 @@ class Feed:
         self.context = context
         self.subscribers = list(subscribers)
         self.wakened = threading.Event()
+        self.neighbours: Sequence[Feed] = ()
+        """All feeds of the session: those that a request to this one may wake."""
         self.failure: CounterplayError | None = None
         self.done = False
         self._store = store
@@ -81,6 +88,7 @@ class Feed:
         self._interval = poll_interval.total_seconds()
         self._once = once
         self._prepared = 0.0
+        self._unavailable_until = 0.0
         self._failures = 0
         self._closed: set[windows.Window] = set()
         self._subscriptions: dict[str, Subscription] = {}
@@ -152,10 +160,10 @@ class Feed:
         """Follow the source until `stop` is set; with `once`, until all that it listed is accounted for."""
         try:
             while not self._stop.is_set():
+                self.wakened.clear()  # before the round: who wakes the feed during it is not forgotten
                 complete = self._round()
                 if self._once and complete:
                     break
-                self.wakened.clear()
                 self._rest(complete)
         except InterruptedWork:
             pass
@@ -229,6 +237,21 @@ class Feed:
     # --- listing -------------------------------------------------------------------------------
 
     def _list(self) -> None:
+        """List what is new. A source that is not offered here is told once, and asked again each day."""
+        if time.monotonic() < self._unavailable_until:
+            return
+        about = f"{self.label} unavailable"
+        try:
+            self._list_source()
+        except UnavailableError as error:
+            self._unavailable_until = time.monotonic() + UNAVAILABLE_FOR
+            self._figures.notice(about, f"{self.label}: unavailable: {error}; asked again each day")
+            if self._once:
+                self.failure = error
+            return
+        self._figures.notice(about, None)
+
+    def _list_source(self) -> None:
         if isinstance(self.trigger, FeedTrigger):
             if not self._prepared or time.monotonic() - self._prepared > PREPARE_EVERY:
                 self.trigger.prepare(self.context)
@@ -294,6 +317,9 @@ class Feed:
         answer = self.trigger.receive(self.context, request)
         if answer.events:
             self.spool(f"push-{uuid.uuid4()}", answer.events)
+        for feed in self.neighbours if answer.wakes else ():
+            if feed.key.trigger in answer.wakes and feed.key.connection == self.key.connection:
+                feed.wakened.set()
         return answer
 
     def spool(self, unit_key: str, events: Sequence[bytes]) -> None:
@@ -427,8 +453,9 @@ class Feed:
             if error.status is not None and stored.attempts + 1 >= UNIT_ATTEMPTS:
                 self._set_aside(stored, "quarantined", f"{error} ({UNIT_ATTEMPTS} attempts)")
             elif error.status is None:
-                # The network or the whole service: no fault of this unit. The others come before it now.
-                delay = min(60.0, 2.0**self._failures)
+                # The network or the whole service: no fault of this unit, and no reason for others to wait.
+                # This one comes again only after the next round has begun with them.
+                delay = min(2 * _LONGEST_DELAY, 2.0 ** (self._failures + 2))
                 self._store.postpone(stored.id, str(error), now() + timedelta(seconds=delay), failed=False)
                 raise
             else:
@@ -504,7 +531,7 @@ class Feed:
         self._served.add((stored.id, taker.name))
         if waits_for:
             # Another unit owns some of these events and is not done: until it is, this one is the spare.
-            until = now() + timedelta(seconds=1)
+            until = now() + SPARE_DELAY
             self._store.postpone(
                 stored.id, "waits for the unit that owns its duplicates", until, failed=False
             )

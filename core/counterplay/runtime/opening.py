@@ -21,6 +21,7 @@ from counterplay.workspace import (
     Workspace,
     settings_with_plain_references,
     shown,
+    with_article,
 )
 
 
@@ -82,7 +83,7 @@ class Opener:
         info = self.host.module(kind)
         cls = info.cls
         if not issubclass(cls, Connection):
-            raise ConfigError(f"{kind} is a {info.kind}, not a connection")
+            raise ConfigError(f"{kind} is {with_article(info.kind)}, not a connection")
         entry = self._entry(name, kind)
         try:
             settings = settings_with_plain_references(entry, info.schema, self.secrets.plain)

@@ -175,6 +175,8 @@ class Session:
                         once=self._once,
                     )
         opened = [one for feed in feeds.values() for one in feed.open()]
+        for feed in opened:
+            feed.neighbours = opened
         self._spool_given_events(opened)
         return opened
 

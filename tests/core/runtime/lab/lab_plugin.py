@@ -1,0 +1,145 @@
+"""A plugin without a network: a source, a polled log and a sink that do what a test tells them."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from counterplay import (
+    Action,
+    Context,
+    Event,
+    FeedTrigger,
+    JsonObject,
+    Module,
+    Page,
+    PollTrigger,
+    Receipt,
+    Sink,
+    StepContext,
+    Transform,
+    Unit,
+    hookimpl,
+)
+from counterplay.hookspecs import EffectIntent, EffectVerdict
+
+Answer = bytes | Exception
+
+
+@dataclass
+class Lab:
+    """What the modules answer, and what they were asked. A list of answers gives its last one for ever."""
+
+    units: dict[str, tuple[datetime, list[Answer]]] = field(default_factory=dict)
+    fetched: list[str] = field(default_factory=list)
+    pages: list[Page] = field(default_factory=list)
+    polled: list[JsonObject | None] = field(default_factory=list)
+    refusals: defaultdict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
+    refuses: Callable[[bytes], bool] = lambda _raw: False
+    taken: defaultdict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    acted: list[str] = field(default_factory=list)
+    act: Callable[[StepContext, JsonObject], JsonObject] = lambda _context, arguments: {"echo": arguments}
+    guard: Callable[[EffectIntent], EffectVerdict | None] = lambda _intent: None
+    ended: list[JsonObject] = field(default_factory=list)
+
+
+LAB = Lab()
+
+
+class Source(FeedTrigger):
+    """Emits what the test put into units."""
+
+    name = "source"
+    tile = timedelta(hours=1)
+    look_back = timedelta(hours=3)
+    settle_time = timedelta(hours=1)  # so that a unit of five minutes ago is always found
+
+    def discover(self, context: Context, start: datetime, end: datetime) -> Iterable[Unit]:
+        return [Unit(name, created=at) for name, (at, _) in LAB.units.items() if start <= at < end]
+
+    def fetch(self, context: Context, unit: Unit) -> bytes:
+        LAB.fetched.append(unit.id)
+        answers = LAB.units[unit.id][1]
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def delivery_key(self, event: Event) -> str | None:
+        return event.data.get("id")
+
+    def run_key(self, event: Event) -> str | None:
+        return event.data["run"] if "run" in event.data else self.delivery_key(event)
+
+
+class Log(PollTrigger):
+    """Emits the pages that the test prepared; afterwards the last one's cursor stays."""
+
+    name = "log"
+
+    def poll(self, context: Context, cursor: JsonObject | None, since: datetime) -> Page:
+        LAB.polled.append(cursor)
+        place = 0 if cursor is None else cursor["page"]
+        return LAB.pages[place] if place < len(LAB.pages) else Page((), {"page": place})
+
+    def delivery_key(self, event: Event) -> str | None:
+        return event.data.get("id")
+
+
+class Shift(Transform):
+    """Drops events whose `drop` is true."""
+
+    name = "shift"
+
+    def apply(self, context: Context, events: Sequence[Event]) -> Sequence[Event]:
+        return [event for event in events if not event.data.get("drop")]
+
+
+class Store(Sink):
+    """Keeps records under a name; raises what the test queued for that name."""
+
+    name = "store"
+    max_record_bytes = 10_000
+
+    def deliver(self, context: Context, records: Sequence[Event]) -> Sequence[Receipt]:
+        from counterplay import RejectedError
+
+        name = self.arguments["to"]
+        if LAB.refusals[name]:
+            raise LAB.refusals[name].popleft()
+        if any(LAB.refuses(one.raw) for one in records):
+            raise RejectedError("413: too much")
+        LAB.taken[name] += [one.raw for one in records]
+        return [Receipt(f"{name}-{len(LAB.taken[name])}") for _ in records]
+
+
+class Act(Action):
+    """Does what the test says, without an effect."""
+
+    name = "act"
+
+    def run(self, context: StepContext) -> JsonObject:
+        LAB.acted.append(self.arguments["what"])
+        return LAB.act(context, self.arguments)
+
+
+@hookimpl
+def counterplay_modules() -> Iterable[type[Module]]:
+    """The modules of this plugin."""
+    return [Source, Log, Shift, Store, Act]
+
+
+@hookimpl
+def counterplay_before_effect(intent: EffectIntent) -> EffectVerdict | None:
+    """The test is the guard."""
+    return LAB.guard(intent)
+
+
+@hookimpl
+def counterplay_after_effect(intent: EffectIntent, outcome: JsonObject) -> None:
+    """What guards are told afterwards."""
+    LAB.ended.append(outcome)
+    if outcome.get("status") == "done" and intent.target == "T-listener":
+        raise KeyError("a listener's fault")
