@@ -26,8 +26,8 @@ from counterplay.hookspecs import EffectIntent
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
 from counterplay.runtime.guards import Guards, refuse_write
-from counterplay.runtime.outcomes import Outcome
 from counterplay.runtime.planning_wire import described
+from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import Terms
 from counterplay.store.runs import RunStore, StoredEffect
 

@@ -38,7 +38,7 @@ from counterplay.runtime.delivery import deliver
 from counterplay.runtime.effects import EffectRunner, Targets
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.outcomes import Outcome
+from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import terms_of
 from counterplay.store.feeds import DeadLetter, FeedStore
 from counterplay.store.runs import RunStore, StoredRun

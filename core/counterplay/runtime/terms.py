@@ -14,9 +14,9 @@ from counterplay.errors import CounterplayError, InterruptedWork
 from counterplay.events import JsonObject
 from counterplay.modules import Action, StepContext
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.outcomes import Outcome
 from counterplay.runtime.planning import rehearse
 from counterplay.runtime.plans import Agreed
+from counterplay.runtime.results import Outcome
 from counterplay.runtime.undo import Undone
 
 

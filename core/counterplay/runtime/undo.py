@@ -17,7 +17,7 @@ from counterplay.events import Inverse, JsonObject, encoded
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.outcomes import Outcome
+from counterplay.runtime.results import Outcome
 from counterplay.store.runs import NewRun, StoredEffect, StoredRun, run_id
 
 _NAME = 90
