@@ -19,10 +19,12 @@ from counterplay.language.arguments import problems
 from counterplay.modules import Action, Control, Sink, StepContext, Transform
 from counterplay.plugins import PluginHost
 from counterplay.runtime.approvals import result_of, until
-from counterplay.runtime.effects import EffectRunner, Outcome, failed
+from counterplay.runtime.effects import EffectRunner, failed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.opening import Opener
+from counterplay.runtime.results import Outcome
 from counterplay.runtime.segments import Frame, Parked, RunCancelled, RunStopped, Segment, earliest
+from counterplay.runtime.terms import terms_of
 from counterplay.store.approvals import ApprovalStore, StoredApproval, approval_id
 from counterplay.store.children import NewChild, child_id, children_of, spawn
 from counterplay.store.runs import LeaseLost, RunStore, StoredStep
@@ -119,8 +121,9 @@ class Attempts:
             known = None
             if module.effect:
                 known = next((one for one in self._runs.effects(run.id) if one.step_id == step.id), None)
+            terms = terms_of(run.meta, step.id, self._opener)
             with http:
-                return self._effects.attempt(use.uses, module, context, tenant, known)
+                return self._effects.attempt(use.uses, module, context, tenant, known, terms)
 
         outcome = work() if left is None else self._bounded(work, http, left, run.id, step.id)
         if outcome.status == "paused":

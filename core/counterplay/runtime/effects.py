@@ -8,7 +8,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -27,29 +26,12 @@ from counterplay.hookspecs import EffectIntent
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
 from counterplay.runtime.guards import Guards, refuse_write
+from counterplay.runtime.planning_wire import described
+from counterplay.runtime.results import Outcome
+from counterplay.runtime.terms import Terms
 from counterplay.store.runs import RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended: succeeded, failed, or paused until a person agrees to what `error` says.
-
-    `effect` is the journal's word for it, None when there was no effect.
-    """
-
-    status: str
-    result: JsonObject | None = None
-    error: str | None = None
-    effect: str | None = None
-    verified: bool | None = None
-    settled: str | None = None
-    passing: bool = False
-    """The failure may go away by itself, and trying again does no harm."""
-    retry_after: float | None = None
-    arguments: JsonObject | None = None
-    """What the action was given, secrets masked."""
 
 
 class Targets:
@@ -88,22 +70,38 @@ class EffectRunner:
         self._mask_json = mask_json
 
     def attempt(
-        self, uses: str, action: Action, context: StepContext, tenant: str, known: StoredEffect | None
+        self,
+        uses: str,
+        action: Action,
+        context: StepContext,
+        tenant: str,
+        known: StoredEffect | None,
+        terms: Terms | None = None,
     ) -> Outcome:
-        """Run the action once. `known` is the journal's entry when an earlier attempt left one."""
+        """Run the action once. `known` is the journal's entry when an earlier attempt left one.
+
+        `terms` are what was agreed about the run beforehand: the plan that it carries out, or the
+        effect that it takes back.
+        """
         try:
             if not action.effect:
                 context.http.before_write = refuse_write
                 return Outcome("succeeded", self._json_result(uses, action.run(context)))
             with self._targets.alone(tenant, action.target()):
-                return self._effect(uses, action, context, tenant, known)
+                return self._effect(uses, action, context, tenant, known, terms)
         except (InterruptedWork, StateError):
             raise
         except Exception as error:
             return failed(as_work_error(error, uses))
 
     def _effect(
-        self, uses: str, action: Action, context: StepContext, tenant: str, known: StoredEffect | None
+        self,
+        uses: str,
+        action: Action,
+        context: StepContext,
+        tenant: str,
+        known: StoredEffect | None,
+        terms: Terms | None,
     ) -> Outcome:
         if known is None:
             before = action.capture(context)
@@ -125,6 +123,10 @@ class EffectRunner:
             arguments=self._mask_json(action.arguments),
             subject=action.subject(before),
         )
+        if terms is not None and known is None:
+            given = terms.check(action, context, before)
+            if given is not None and not (given.status == "paused" and context.consent is not None):
+                return given
         with self._guards.one_at_a_time:
             verdict = self._guards.verdict(intent, context)
             if verdict is not None and verdict.ask and context.consent is not None:
@@ -246,14 +248,7 @@ class EffectRunner:
         self, context: StepContext, sent: list[JsonObject]
     ) -> Callable[[requests.PreparedRequest], None]:
         def before_write(request: requests.PreparedRequest) -> None:
-            body = request.body
-            if isinstance(body, bytes):
-                body = body.decode("utf-8", "replace")
-            try:
-                content = json.loads(body) if isinstance(body, str) else None
-            except ValueError:
-                content = body
-            call = {"method": request.method, "url": request.url, "body": content}
+            call = described(request)
             self._runs.add_call(context.run_id, context.step_id, self._mask_json(call))
             sent.append(call)
 

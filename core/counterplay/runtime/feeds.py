@@ -382,10 +382,12 @@ class Feed:
                 meta.update(self.trigger.meta(stored.unit))
         except Exception as error:
             failure = as_work_error(error, f"the trigger {self.key.trigger}")
-            self._set_aside(stored, "quarantined", str(failure), body)
+            if self._worth_a_second_fetch(stored):
+                self._store.postpone(stored.id, str(failure), now())
+            else:
+                self._set_aside(stored, "quarantined", str(failure), body)
             return
-        if found.broken and not found.whole and stored.attempts == 0 and stored.digest is None:
-            # It may be the transfer that broke it: fetch it a second time before it is taken apart.
+        if found.broken and not found.whole and self._worth_a_second_fetch(stored):
             self._store.postpone(stored.id, "the unit did not decode as a whole", now())
             return
         digest = hashlib.sha256(body).hexdigest()
@@ -412,10 +414,20 @@ class Feed:
             self._figures.add("collected", found.total)
             self._figures.add("duplicates", len(duplicates))
             self._figures.add("broken", len(letters))
+            if letters:
+                self._figures.notice(
+                    f"{self.label} {stored.unit.id}",
+                    f"{len(letters)} of {found.total} elements cannot be read and are kept as dead letters"
+                    f" (the first, at position {letters[0].position}: {letters[0].reason}); the rest goes on",
+                )
         for taker in takers:
             added += self._serve(taker, stored, digest, events, duplicates)
         if added:
             self._runs_added(added)
+
+    def _worth_a_second_fetch(self, stored: StoredUnit) -> bool:
+        """It may be the transfer, or a proxy in between, that broke the unit."""
+        return isinstance(self.trigger, FeedTrigger) and stored.attempts == 0 and stored.digest is None
 
     def _elements(self, body: bytes) -> decoding.Elements:
         parts = self.trigger.split(body) if isinstance(self.trigger, FeedTrigger) else None

@@ -12,6 +12,7 @@ from counterplay.language import Labels, Playbook, Use, connection_of, load, wit
 from counterplay.language.arguments import problems
 from counterplay.modules import Connection
 from counterplay.plugins import PluginHost
+from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.secrets import Secrets
 from counterplay.wire import Pauses, Wire
 from counterplay.workspace import (
@@ -73,6 +74,17 @@ class Opener:
     def wire(self, connection: Connection | None, timeout: float | None = None) -> Wire:
         """A session for the connection's services; `timeout` is its total deadline in seconds."""
         return Wire(connection, stop=self._stop, pauses=self._pauses, mask=self.secrets.mask, timeout=timeout)
+
+    def planning_wire(self, connection: Connection | None, *, writes: bool) -> PlanningWire:
+        """The same for a plan: it reads, and writes down what would be written."""
+        return PlanningWire(
+            connection,
+            stop=self._stop,
+            pauses=self._pauses,
+            mask=self.secrets.mask,
+            writes=writes,
+            timeout=300,
+        )
 
     def _opened(self, name: str, kind: str) -> Connection:
         info = self.host.module(kind)

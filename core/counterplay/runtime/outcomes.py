@@ -25,9 +25,9 @@ from counterplay.language import Use
 from counterplay.modules import Connection, Sink, StepContext
 from counterplay.plugins import PluginHost
 from counterplay.runtime.delivery import deliver
-from counterplay.runtime.effects import Outcome
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.opening import Opener
+from counterplay.runtime.results import Outcome
 from counterplay.runtime.segments import Frame, Segment, earliest
 from counterplay.store.feeds import DeadLetter, FeedStore
 from counterplay.store.runs import LeaseLost, RunStore, StoredStep

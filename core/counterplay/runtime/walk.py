@@ -21,8 +21,8 @@ from counterplay.errors import InterruptedWork, PermanentError, StateError, as_w
 from counterplay.events import JsonObject
 from counterplay.language import Step
 from counterplay.runtime.attempts import Attempts
-from counterplay.runtime.effects import Outcome
 from counterplay.runtime.figures import Figures
+from counterplay.runtime.results import Outcome
 from counterplay.runtime.segments import (
     Failure,
     Frame,
