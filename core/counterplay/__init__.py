@@ -1,5 +1,6 @@
 """counterplay: a playbook engine for security response. This is its public API for plugins."""
 
+from counterplay.directives import Ask, Call, Directive, Pause, Stop
 from counterplay.errors import (
     BlockedError,
     ConfigError,
@@ -11,6 +12,7 @@ from counterplay.errors import (
     RejectedError,
     RetryableError,
     StateError,
+    UnavailableError,
     UnknownOutcomeError,
     WorkError,
 )
@@ -39,6 +41,7 @@ from counterplay.modules import (
     BulkSink,
     Connection,
     Context,
+    Control,
     FeedTrigger,
     Module,
     PollTrigger,
@@ -52,14 +55,18 @@ from counterplay.verdicts import Verdict
 
 __all__ = [
     "Action",
+    "Ask",
     "BlockedError",
     "BulkSink",
+    "Call",
     "CheckResult",
     "ConfigError",
     "Connection",
     "ConnectionOffer",
     "Context",
+    "Control",
     "CounterplayError",
+    "Directive",
     "EffectIntent",
     "EffectJournal",
     "EffectVerdict",
@@ -72,6 +79,7 @@ __all__ = [
     "JsonObject",
     "Module",
     "Page",
+    "Pause",
     "PermanentError",
     "PluginLoadError",
     "PollTrigger",
@@ -85,8 +93,10 @@ __all__ = [
     "Sink",
     "StateError",
     "StepContext",
+    "Stop",
     "Transform",
     "Trigger",
+    "UnavailableError",
     "Unit",
     "UnknownOutcomeError",
     "Verdict",

@@ -4,10 +4,12 @@
   + ConfigError          fix the file named in the message; nothing has run (exit code 2)
   + PluginLoadError      fix or uninstall the distribution named in the message
   + StateError           the state file cannot be used as it is; nothing was changed
+    - BusyError            another worker holds it
   + InterruptedWork      the process was asked to end; the piece of work is as it was before
   + WorkError            one piece of work (a step, a unit, a batch) did not succeed
     - RetryableError       the same piece is tried again, after `retry_after` seconds when given
     - BlockedError         a person has to act (a secret, a permission); tried again each minute and reported
+      . UnavailableError     the service does not offer this here (a licence); a feed asks again each day
     - UnknownOutcomeError  the request went out and no answer came: it may or may not have taken effect
     - PermanentError       this piece can never succeed as it is
       . GoneError            what it is about no longer exists (a unit is recorded as lost)
@@ -61,6 +63,10 @@ class StateError(CounterplayError):
     """The state file cannot be used as it is (locked, unreadable, corrupt, disk full)."""
 
 
+class BusyError(StateError):
+    """Another worker holds the state file; it is named in the message."""
+
+
 class InterruptedWork(CounterplayError):
     """The process was asked to end while this piece of work waited; it is as it was before."""
 
@@ -96,6 +102,14 @@ class RetryableError(WorkError):
 
 class BlockedError(WorkError):
     """A person has to act: credentials or permissions are refused. Tried again each minute."""
+
+
+class UnavailableError(BlockedError):
+    """The service does not offer this here, such as a feature that no licence of the tenant includes.
+
+    The message says what is needed: `needs Entra ID P2`. A feed reports it once and asks again each
+    day; it holds back no other feed.
+    """
 
 
 class UnknownOutcomeError(WorkError):

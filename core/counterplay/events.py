@@ -107,12 +107,16 @@ class PushRequest:
 
 @dataclass(frozen=True, slots=True)
 class PushAnswer:
-    """The events of a request, and the answer that is sent once they are stored."""
+    """The events of a request, and the answer that is sent once they are stored.
+
+    `wakes` names triggers (`m365.audit_log`) whose feeds of the same connection look for news at once.
+    """
 
     events: tuple[bytes, ...] = ()
     status: int = 202
     body: bytes = b""
     content_type: str = "application/json"
+    wakes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,7 @@ class Workspace:
         if info.kind != "connection":
             yield document.finding(
                 (*place, "uses"),
-                f"{info.uses} is {_article(info.kind)}, not a connection",
+                f"{info.uses} is {with_article(info.kind)}, not a connection",
                 f"name a kind of connection: {', '.join(self._connection_kinds())}",
             )
             return
@@ -249,7 +249,7 @@ def _playbook_files(folder: Path | Traversable) -> dict[str, Path | Traversable]
     return {file.name.rpartition(".")[0]: file for file in files}
 
 
-def _article(kind: str) -> str:
+def with_article(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 

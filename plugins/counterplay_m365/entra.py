@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 
 from counterplay import BlockedError, RetryableError
 from counterplay.verdicts import retry_after
+from counterplay_m365.credentials import Certificate, Credential, ManagedIdentity
+
+if TYPE_CHECKING:
+    from counterplay_m365.token_cache import SharedCache
 
 _EARLY = 300  # seconds before its end in which MSAL takes a token for expired too
 _TIMEOUT = (10.0, 30.0)
@@ -30,7 +32,7 @@ _LISTED = "add the API permission to the app registration and give admin consent
 _EXPLAINED: dict[int, tuple[str, str]] = {
     7000215: ("the client secret is wrong", "paste the secret's value, not its ID, into `client_secret`"),
     7000222: ("the client secret has expired", "make a new one in the app registration"),
-    7000218: ("no client secret was sent", "set `client_secret`"),
+    7000218: ("no secret and no assertion was sent", "set `client_secret` or another credential"),
     700016: (
         "the app is not known in this tenant",
         "check `client_id` and `tenant_id`, then give consent there",
@@ -46,7 +48,7 @@ _EXPLAINED: dict[int, tuple[str, str]] = {
     700030: ("the certificate is not valid for this app", _CERTIFICATE),
     700213: ("no federated credential matches the token", _FEDERATED),
     7002131: ("no federated credential matches the token", _FEDERATED),
-    700229: ("federation is not supported for this kind of app", "use a client secret"),
+    700229: ("federation is not supported for this kind of app", "use a certificate"),
     65001: ("consent is missing", "an administrator has to consent to the app's permissions"),
     65004: ("consent was declined", "an administrator has to consent to the app's permissions"),
     90094: ("an administrator has to consent", "open the app registration's API permissions and grant it"),
@@ -76,8 +78,9 @@ _PASSING = frozenset({90033, 90055})  # a temporary fault, and a rate limit, wha
 class Tokens:
     """Access tokens of one app in one tenant, kept in memory until shortly before they expire.
 
-    Safe for threads. `secret` is read whenever a new token is needed, so that a rotated one is
-    picked up; it may raise ConfigError.
+    Safe for threads. The credential is read whenever a new token is needed, so that a rotated one is
+    picked up; it may raise ConfigError or BlockedError. With `shared`, other processes' tokens are
+    used too.
     """
 
     def __init__(
@@ -86,17 +89,20 @@ class Tokens:
         connection: str,
         authority: str,
         client_id: str,
-        secret: Callable[[], str],
+        credential: Credential,
         instance_discovery: bool = True,
         ca_file: str | None = None,
+        shared: SharedCache | None = None,
     ) -> None:
         self._authority = authority
         self._client_id = client_id
-        self._secret = secret
+        self._credential = credential
         self._instance_discovery = instance_discovery
         self._http = _EntraSession(connection, ca_file)
-        self._apps: dict[str, Any] = {}
+        self._shared = shared
+        self._caches: dict[str, Any] = {}
         self._ready: dict[str, tuple[str, float]] = {}
+        self._refused: set[str] = set()
         self._lock = threading.Lock()
 
     def bearer(self, resource: str) -> str:
@@ -109,7 +115,7 @@ class Tokens:
             token, until = self._ready.get(resource, ("", 0.0))
             if time.monotonic() < until:
                 return token
-            answer = self._app().acquire_token_for_client(scopes=[f"{resource}/.default"])
+            answer = self._acquired(resource)
             token = str(answer.get("access_token") or "")
             if not token:
                 raise self._http.refused(200, json.dumps(answer))
@@ -119,30 +125,59 @@ class Tokens:
     def forget(self) -> None:
         """Drop every token, so that the next request asks for a new one."""
         with self._lock:
-            self._apps.clear()
+            self._refused.update(token for token, _ in self._ready.values())
+            self._caches.clear()
             self._ready.clear()
 
-    def _app(self) -> Any:
-        secret = self._secret()
-        key = hashlib.sha256(secret.encode()).hexdigest()
-        if key not in self._apps:
-            from msal import ConfidentialClientApplication  # type: ignore[import-untyped]  # it has no types
+    def _acquired(self, resource: str) -> Any:
+        if self._shared is None:
+            return self._asked(resource, self._memory())
+        with self._shared.locked() as cache:
+            found = self._asked(resource, cache)
+            if found.get("access_token") not in self._refused:
+                return found
+            for entry in list(cache.search(cache.CredentialType.ACCESS_TOKEN)):
+                if entry["secret"] in self._refused:
+                    cache.remove_at(entry)
+            return self._asked(resource, cache)
 
-            try:
-                app = ConfidentialClientApplication(
-                    self._client_id,
-                    client_credential=secret,
-                    authority=self._authority,
-                    instance_discovery=self._instance_discovery,
-                    http_client=self._http,
-                )
-            except (ValueError, KeyError) as error:
+    def _memory(self) -> Any:
+        """The cache of this process; a credential that was replaced makes the older one useless."""
+        from msal import TokenCache  # type: ignore[import-untyped]  # it has no types
+
+        key = self._credential.fingerprint()
+        if key not in self._caches:
+            self._caches = {key: TokenCache()}
+        return self._caches[key]
+
+    def _asked(self, resource: str, cache: Any) -> Any:
+        """MSAL's answer: from the cache, else from Entra ID."""
+        from msal import ConfidentialClientApplication, ManagedIdentityClient
+
+        proof = self._credential.for_msal()
+        if isinstance(self._credential, ManagedIdentity):
+            machine = ManagedIdentityClient(proof, http_client=self._http, token_cache=cache)
+            return machine.acquire_token_for_client(resource=resource)
+        try:
+            app = ConfidentialClientApplication(
+                self._client_id,
+                client_credential=proof,
+                authority=self._authority,
+                instance_discovery=self._instance_discovery,
+                http_client=self._http,
+                token_cache=cache,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(self._credential, Certificate):
                 raise BlockedError(
-                    f"{self._authority} does not describe itself as an authority of Microsoft Entra ID",
-                    hint="check `authority`, and set `instance_discovery: false` for a private one",
+                    f"{self._credential.file} cannot be used as a certificate: {error}",
+                    hint="check the file, and `certificate_passphrase` if it is encrypted",
                 ) from error
-            self._apps = {key: app}  # a rotated secret makes the older app useless
-        return self._apps[key]
+            raise BlockedError(
+                f"{self._authority} does not describe itself as an authority of Microsoft Entra ID",
+                hint="check `authority`, and set `instance_discovery: false` for a private one",
+            ) from error
+        return app.acquire_token_for_client(scopes=[f"{resource}/.default"])
 
 
 def roles(token: str) -> tuple[str, ...] | None:

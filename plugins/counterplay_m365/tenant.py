@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from counterplay import CheckResult, ConfigError, Connection, Context, CounterplayError, Verdict
+from counterplay._data_files import schemas_of
 from counterplay_m365.clouds import CLOUDS
+from counterplay_m365.credentials import credential
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
     from counterplay.modules import SecretSource
     from counterplay_m365.entra import Tokens
+    from counterplay_m365.token_cache import SharedCache
 
 GRAPH = "Microsoft Graph"
 ACTIVITY = "Management Activity API"
 REQUESTS_PER_MINUTE = 2000  #: what the audit feed grants a tenant at least; more with seats and E5
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
-#: What the modules of this plugin need, by resource: any one of the permissions of a line is enough.
-NEEDS: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]] = {
-    GRAPH: (
-        (("SecurityAlert.Read.All", "SecurityAlert.ReadWrite.All"), "alerts"),
-        (("User.Read.All", "User.ReadWrite.All", "Directory.Read.All"), "get_user"),
-        (("User.RevokeSessions.All", "User.ReadWrite.All"), "revoke_sessions"),
-        (("User.EnableDisableAccount.All", "User.ReadWrite.All"), "block_sign_in, allow_sign_in"),
-        (("MailboxSettings.Read", "MailboxSettings.ReadWrite"), "list_inbox_rules"),
-        (("MailboxSettings.ReadWrite",), "disable_inbox_rules, enable_inbox_rules"),
-    ),
-    ACTIVITY: ((("ActivityFeed.Read",), "audit_log"),),
-}
+
+@cache
+def needs() -> Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]:
+    """What the modules of this plugin need, by resource: any one of the permissions of a line is enough."""
+    found: dict[str, dict[tuple[str, ...], list[str]]] = {GRAPH: {}, ACTIVITY: {}}
+    for file in sorted(schemas_of("counterplay_m365", "m365").iterdir(), key=lambda one: one.name):
+        if file.name.endswith(".json"):
+            for need in json.loads(file.read_text("utf-8")).get("x-permissions", ()):
+                service = GRAPH if need["resource"] == GRAPH else ACTIVITY
+                lines = found[service].setdefault(tuple(need["any"]), [])
+                if file.name.removesuffix(".json") not in lines:
+                    lines.append(file.name.removesuffix(".json"))
+    return {
+        service: tuple((any_of, ", ".join(modules)) for any_of, modules in lines.items())
+        for service, lines in found.items()
+    }
 
 
 class Tenant(Connection):
-    """One Microsoft 365 tenant, entered as an app registration with its client secret.
+    """One Microsoft 365 tenant, entered as an app registration or as a managed identity.
 
-    Tokens come from Microsoft Entra ID by client credentials, one for Graph and one for the
-    Management Activity API, and stay in memory. A token goes to the hosts of these two only.
+    The app proves itself by a client secret, a certificate, a federated token (workload identity), or
+    is the identity that Azure gave to the machine. One multi-tenant app serves several connections:
+    each names its own `tenant_id`, and the app's administrator consent is needed in each.
+    Tokens come from Microsoft Entra ID, one for Graph and one for the Management Activity API. They
+    stay in memory, or with `sign_in_cache: keyring` in a file that processes share, encrypted with a
+    key that only the system's keyring holds. A token goes to the hosts of these two services only.
     """
 
     name = "tenant"
@@ -59,6 +72,7 @@ class Tenant(Connection):
         self.authority = str(settings.get("authority") or cloud.authority).rstrip("/")
         self.graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
         self.activity_url = str(settings.get("activity_url") or cloud.activity).rstrip("/")
+        self._credential = credential(name, settings, self.secret)
         self._tokens: Tokens | None = None
         self._lock = threading.Lock()
 
@@ -76,9 +90,9 @@ class Tenant(Connection):
         """The application (client) id, and the object id of its service principal once a token shows it."""
         from counterplay_m365.entra import principal
 
-        own = str(self.settings["client_id"])
+        own = str(self.settings.get("client_id") or "")
         found = principal(self._token_source().bearer(self._resources[GRAPH]))
-        return (own, found) if found else (own,)
+        return [name for name in (own, found) if name]
 
     def origins(self) -> Collection[str]:
         return (_origin(self.graph_url), _origin(self.activity_url))
@@ -118,6 +132,10 @@ class Tenant(Connection):
         """A token for each service, what it may do, the audit subscriptions, and one page of alerts."""
         for service in (GRAPH, ACTIVITY):
             yield from self._check_token(service)
+        if self.settings.get("sign_in_cache") == "keyring":
+            shared = self._shared_cache()
+            said = f"tokens stay in memory: {shared}" if isinstance(shared, str) else "shared, encrypted"
+            yield CheckResult("sign-in cache", not isinstance(shared, str), said)
         yield _tried("audit subscriptions", lambda: _subscriptions(context))
         yield _tried("alerts", lambda: _alerts(context))
 
@@ -135,13 +153,13 @@ class Tenant(Connection):
             return
         missing = [
             f"{' or '.join(any_of)} (for {modules})"
-            for any_of, modules in NEEDS[service]
+            for any_of, modules in needs()[service]
             if not set(any_of) & set(carried)
         ]
         detail = f"granted: {', '.join(carried) or 'none'}"
         if missing:
             detail += f"; missing: {', '.join(missing)}"
-        yield CheckResult(f"permissions for {service}", len(missing) < len(NEEDS[service]), detail)
+        yield CheckResult(f"permissions for {service}", len(missing) < len(needs()[service]), detail)
 
     def granted(self, service: str) -> tuple[str, ...] | None:
         """The permissions that the present token carries for a service; None when they cannot be read."""
@@ -154,15 +172,26 @@ class Tenant(Connection):
             if self._tokens is None:
                 from counterplay_m365.entra import Tokens
 
+                shared = self._shared_cache()
                 self._tokens = Tokens(
                     connection=self.label,
                     authority=f"{self.authority}/{self._tenant}",
-                    client_id=str(self.settings["client_id"]),
-                    secret=lambda: self.secret("client_secret"),
+                    client_id=str(self.settings.get("client_id") or ""),
+                    credential=self._credential,
                     instance_discovery=bool(self.settings.get("instance_discovery", True)),
                     ca_file=self.ca_file(),
+                    shared=None if isinstance(shared, str) else shared,
                 )
             return self._tokens
+
+    def _shared_cache(self) -> SharedCache | str:
+        """Where tokens are shared with other processes, or why they are not."""
+        if self.settings.get("sign_in_cache") != "keyring":
+            return "`sign_in_cache` is memory"
+        from counterplay.workspace import find_state_dir
+        from counterplay_m365.token_cache import shared_cache
+
+        return shared_cache(find_state_dir() / "tokens" / "m365.cache")
 
     def _urls(self) -> tuple[tuple[str, str], ...]:
         return ((GRAPH, self.graph_url), (ACTIVITY, self.activity_url))

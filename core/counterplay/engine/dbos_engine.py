@@ -22,6 +22,7 @@ from counterplay.engine.port import EngineInterrupt, ReplayedFailure, SegmentBod
 
 #: Raised only when the interpreter records other steps for the same playbook than before.
 INTERPRETER_VERSION = "counterplay-segments-1"
+LISTENER_INTERVAL = 0.2  # of a listener that we do not use; closing waits for it to wake (1 s by default)
 POOL_SIZE = 2  # more connections only queue inside SQLite, where waiting is unfair
 
 _WORKFLOW = "counterplay_segment"
@@ -94,6 +95,7 @@ class DbosEngine:
             "system_database_url": database_url,
             "dbos_system_schema": "counterplay_engine",
             "sys_db_pool_size": POOL_SIZE,
+            "notification_listener_polling_interval_sec": LISTENER_INTERVAL,
             "serializer": JsonSerializer(),
             "application_version": INTERPRETER_VERSION,
             "executor_id": f"worker-{uuid.uuid4()}",

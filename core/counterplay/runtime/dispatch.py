@@ -12,6 +12,9 @@ from counterplay.store.runs import RunStore
 
 SLOTS = 8
 SWEEP = 0.5
+SHORT_WAIT = 60.0
+"""Seconds: a run that waits in its steps for no longer than that still counts as working."""
+TOLD_AFTER = 0.5
 
 log = logging.getLogger("counterplay.runs")
 
@@ -34,6 +37,7 @@ class Dispatcher:
         self._slots = slots
         self._on_failure = on_failure
         self._active: set[str] = set()
+        self._recovered: set[str] = set()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
         self._launched = False
@@ -43,7 +47,8 @@ class Dispatcher:
         self._launched = True
         self._engine.launch(body)
         with self._changed:
-            self._active.update(self._engine.recover())
+            self._recovered.update(self._engine.recover())
+            self._active.update(self._recovered)
         self._requeue_stranded()
         self._runs.retry_sinks()
         self._thread.start()
@@ -63,7 +68,7 @@ class Dispatcher:
         """Return when no run works and none is due, or when the process is asked to stop."""
         while not self._stop.is_set():
             with self._changed:
-                if not self._active and not self._runs.due(1):
+                if not self._active and not self._runs.due(1) and not self._runs.wakes_within(SHORT_WAIT):
                     return
                 self._changed.wait(SWEEP)
 
@@ -79,26 +84,44 @@ class Dispatcher:
         if not self._launched:
             return
         self._launched = False
-        with self._changed:
-            while self._active:
-                self._changed.wait(SWEEP)
+        while self._active:
+            self._release_unreadable()
+            with self._changed:
+                if self._active:
+                    self._changed.wait(SWEEP)
         self.notify()
         if self._thread.is_alive():
             self._thread.join()
         self._engine.close()
 
     def _requeue_stranded(self) -> None:
-        """A run that says `running` while no segment of it works goes on with a new segment."""
+        """What no segment works on goes on with a new segment: the engine knows the old one as ended."""
+        self._runs.renumber(self._active)
         for identity, number in self._runs.with_status("running"):
             segment = f"{identity}/{number}"
             if segment not in self._active and self._engine.status(segment) != "running":
                 log.warning("run %s was left without a worker; it goes on with its next step", identity)
                 self._runs.park(identity, "queued", None, None)
 
+    def _release_unreadable(self) -> None:
+        """A recovered segment that the engine could not even read never reaches the interpreter."""
+        with self._changed:
+            watched = self._recovered & self._active
+        for segment in watched:
+            if self._engine.status(segment) == "running" or segment not in self._active:
+                continue
+            identity, _, number = segment.rpartition("/")
+            if (identity, int(number)) in self._runs.with_status("running"):
+                log.warning("run %s: the engine cannot resume it; it goes on with its next step", identity)
+                self._runs.park(identity, "queued", None, None)
+            self.ended(segment)
+
     def _work(self) -> None:
         while not self._stop.is_set():
             try:
+                self._release_unreadable()
                 self._start_due()
+                self._runs.tell(TOLD_AFTER)
             except CounterplayError as error:
                 self._on_failure(error)
                 return
@@ -117,10 +140,6 @@ class Dispatcher:
         for identity, number in self._runs.due(free + len(active)):
             segment = f"{identity}/{number}"
             if segment in active or free <= 0 or self._stop.is_set():
-                continue
-            if self._engine.status(segment) in ("ended", "failed", "cancelled"):
-                # It failed before it could say so in the run's row; the engine would not start it again.
-                self._runs.park(identity, "queued", None, None)
                 continue
             free -= 1
             with self._changed:

@@ -22,6 +22,7 @@ from counterplay.errors import (
     InterruptedWork,
     RetryableError,
     StateError,
+    UnavailableError,
     as_work_error,
 )
 from counterplay.events import PushAnswer, PushRequest
@@ -34,6 +35,8 @@ from counterplay.store.feeds import FeedKey, FeedStore, Subscription
 from counterplay.store.runs import RunStore
 
 PREPARE_EVERY = 15 * 60.0
+UNAVAILABLE_FOR = 24 * 3600.0
+"""Seconds until a source that is not offered here (a licence is missing) is asked again."""
 HOT_EVERY = 60.0
 """Windows that may still gain units, but for the newest, are listed again this often."""
 KEYS_KEPT = timedelta(days=8)
@@ -70,6 +73,8 @@ class Feed:
         self.context = context
         self.subscribers = list(subscribers)
         self.wakened = threading.Event()
+        self.neighbours: Sequence[Feed] = ()
+        """All feeds of the session: those that a request to this one may wake."""
         self.failure: CounterplayError | None = None
         self.done = False
         self._store = store
@@ -82,6 +87,7 @@ class Feed:
         self._shared = shared or Shared()
         self._look_back = {one.name: look_back or trigger.look_back for one in subscribers}
         self._prepared = 0.0
+        self._unavailable_until = 0.0
         self._purged = 0.0
         self._failures = 0
         self._closed: set[windows.Window] = set()
@@ -186,13 +192,13 @@ class Feed:
         try:
             while not self._stop.is_set():
                 began = time.monotonic()
+                self.wakened.clear()  # before the round: who wakes the feed during it is not forgotten
                 listed = self._guarded(self._list)
                 self._check()
                 self.pipeline.nudge()
                 if self._once and listed and self._drained():
                     break
                 self._advance()
-                self.wakened.clear()
                 self._rest(began, listed)
         except InterruptedWork:
             pass
@@ -285,6 +291,21 @@ class Feed:
     # --- listing -------------------------------------------------------------------------------
 
     def _list(self) -> None:
+        """List what is new. A source that is not offered here is told once, and asked again each day."""
+        if time.monotonic() < self._unavailable_until:
+            return
+        about = f"{self.label} unavailable"
+        try:
+            self._list_source()
+        except UnavailableError as error:
+            self._unavailable_until = time.monotonic() + UNAVAILABLE_FOR
+            self._figures.notice(about, f"{self.label}: unavailable: {error}; asked again each day")
+            if self._once:
+                self.failure = error
+            return
+        self._figures.notice(about, None)
+
+    def _list_source(self) -> None:
         if isinstance(self.trigger, FeedTrigger):
             if not self._prepared or time.monotonic() - self._prepared > PREPARE_EVERY:
                 self.trigger.prepare(self.context)
@@ -388,6 +409,9 @@ class Feed:
         answer = self.trigger.receive(self.context, request)
         if answer.events:
             self.spool(f"push-{uuid.uuid4()}", answer.events)
+        for feed in self.neighbours if answer.wakes else ():
+            if feed.key.trigger in answer.wakes and feed.key.connection == self.key.connection:
+                feed.wakened.set()
         return answer
 
     def spool(self, unit_key: str, events: Sequence[bytes]) -> None:

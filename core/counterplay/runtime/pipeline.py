@@ -23,6 +23,7 @@ from counterplay.errors import (
     CounterplayError,
     GoneError,
     InterruptedWork,
+    PermanentError,
     RejectedError,
     RetryableError,
     StateError,
@@ -421,16 +422,22 @@ class Pipeline:
             opened = self._opener.open(stored, arrival.body, meta)
         except Exception as error:
             failure = as_work_error(error, f"the trigger {self.key.trigger}")
-            self._release(work)
-            self._set_aside(stored, "quarantined", str(failure), bytes(arrival.body[:_SAMPLE]))
+            self._release(work, again=True)
+            if self._worth_a_second_fetch(stored):
+                self._store.postpone(stored.id, str(failure), now())
+            else:
+                self._set_aside(stored, "quarantined", str(failure), bytes(arrival.body))
             return None
-        if opened.letters and not opened.whole and stored.attempts == 0 and stored.digest is None:
-            # It may be the transfer that broke it: fetch it a second time before it is taken apart.
+        if opened.letters and not opened.whole and self._worth_a_second_fetch(stored):
             self._release(work, again=True)
             self._store.postpone(stored.id, "the unit did not decode as a whole", now())
             return None
         work.opened, work.digest = opened, opened.digest
         return work
+
+    def _worth_a_second_fetch(self, stored: StoredUnit) -> bool:
+        """It may be the transfer, or a proxy in between, that broke the unit."""
+        return isinstance(self._trigger, FeedTrigger) and stored.attempts == 0 and stored.digest is None
 
     def _not_fetched(self, stored: StoredUnit, error: Exception) -> None:
         if isinstance(error, InterruptedWork):
@@ -467,7 +474,7 @@ class Pipeline:
         self._figures.notice(self.label, f"{failure}{again}")
 
     def _set_aside(self, stored: StoredUnit, status: str, reason: str, sample: bytes = b"") -> None:
-        self._store.set_aside(stored.id, status, reason, sample)
+        self._store.set_aside(stored.id, status, reason, sample[:_SAMPLE])
         self._figures.add(status)
         self._figures.notice(f"{self.label} {stored.unit.id}", f"{status}: {reason}")
         for task in [one for one in self._parked.values() if stored.id in one.waits_for]:
@@ -518,7 +525,16 @@ class Pipeline:
 
     def _add_runs(self, connection: Any, task: Task) -> list[str]:
         new = self._runs.add(connection, task.runs)
-        self._figures.add("runs_known", len(task.runs) - len(new))
+        suppressed = self._runs.holders(connection, task.runs)
+        self._figures.add("runs_suppressed", len(suppressed))
+        self._figures.add("runs_known", len(task.runs) - len(new) - len(suppressed))
+        for one in task.runs:
+            if one.once is not None and one.id in suppressed:
+                self._figures.notice(
+                    f"{task.taker.name} once_per {one.once.key}",
+                    f"{task.taker.name}: the run {suppressed[one.id]} holds {one.once.key!r}; "
+                    "further events for it start none until its window ends",
+                )
         task.counts["runs"] = len(new)
         task.runs = []
         return new
@@ -659,6 +675,13 @@ class Pipeline:
             self._figures.add("bytes", work.opened.size)
             self._figures.add("duplicates", len(owned.duplicates))
             self._figures.add("broken", len(work.opened.letters))
+            if letters := work.opened.letters:
+                self._figures.notice(
+                    f"{self.label} {work.stored.unit.id}",
+                    f"{len(letters)} of {work.opened.total} elements cannot be read and are kept as dead "
+                    f"letters (the first, at position {letters[0].position}: {letters[0].reason}); "
+                    "the rest goes on",
+                )
         if owned.altered:
             self._figures.add("altered", len(owned.altered))
             self._figures.notice(
@@ -794,18 +817,25 @@ class Pipeline:
     def _new_runs(
         self, taker: Subscriber, events: Sequence[Event]
     ) -> tuple[list[NewRun], list[tuple[Event, str]]]:
-        """The runs that the events ask for, and the events whose run key the trigger cannot tell."""
+        """The runs that the events ask for, and the events without a key for that, or for `once_per`."""
         runs: list[NewRun] = []
         keyless: list[tuple[Event, str]] = []
         for event in events:
             try:
                 runs.append(self._new_run(taker, event))
+            except PermanentError as error:
+                keyless.append((event, str(error)))
             except Exception as error:
                 keyless.append((event, f"the trigger cannot tell its run key: {error!r}"))
         return runs, keyless
 
     def _new_run(self, taker: Subscriber, event: Event) -> NewRun:
-        key = self._trigger.run_key(event) or f"{event.meta['unit']}#{event.position}"
+        updates = taker.playbook.trigger.on == "updates"
+        own = self._trigger.delivery_key(event) if updates else self._trigger.run_key(event)
+        key = own or f"{event.meta['unit']}#{event.position}"
+        meta = dict(event.meta)
+        if taker.starter is not None:
+            meta["starter"] = taker.starter
         return NewRun(
             id=run_id(self.key.tenant, taker.name, key),
             tenant=self.key.tenant,
@@ -813,9 +843,10 @@ class Pipeline:
             run_key=key,
             document=taker.playbook.document,
             event=event.raw,
-            meta=dict(event.meta),
+            meta=meta,
             inputs=taker.inputs,
             connections=taker.renames,
+            once=taker.once_key(event),
         )
 
 

@@ -133,7 +133,7 @@ def test_a_sink_behind_a_blocked_one_does_not_get_records_twice(bench, lab, put)
     playbook = forward(bench, sinks=sinks)
     assert bench.run(playbook).exit_code == 3
     assert bench.run(playbook).exit_code == 0
-    assert ids(lab.taken["first"]) == ids(lab.taken["second"]) == ["a", "b"]
+    assert sorted(ids(lab.taken["first"])) == sorted(ids(lab.taken["second"])) == ["a", "b"]
 
 
 def test_what_was_delivered_before_an_outage_is_not_sent_again(bench, lab, put) -> None:
@@ -293,7 +293,7 @@ def test_a_service_that_fails_once_is_asked_again(bench, lab, put) -> None:
     put("u2", body("b"))
     ended = bench.run(forward(bench))
     assert ended.exit_code == 0
-    assert sorted(ids(lab.taken["collect"])) == ["b", "a"]
+    assert sorted(ids(lab.taken["collect"])) == ["a", "b"]
     assert bench.rows("SELECT attempts FROM cp_unit WHERE unit_key = 'u1'") == [(0,)]
 
 

@@ -1,0 +1,104 @@
+"""A desk for tests of the command: a workspace in a temporary folder, the command, and what it said."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """The JSON document on stdout."""
+        return json.loads(self.out)
+
+
+@dataclass
+class Desk:
+    """A folder to work in. It is a workspace, unless its `counterplay.yaml` is removed."""
+
+    root: Path
+    said: list[Said] = field(default_factory=list)
+    read: Callable[[], tuple[str, str]] = lambda: ("", "")
+    stdin: Callable[[bytes], None] = lambda data: None
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        """Put a file below the folder."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    def playbook(self, *arguments: str, stdin: bytes = b"") -> Said:
+        """Run the command in this process."""
+        from counterplay.cli import main
+
+        self.stdin(stdin)
+        self.read()
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert isinstance(ended.value.code, int)
+        self.said.append(Said(ended.value.code, *self.read()))
+        return self.said[-1]
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Run the command as a process of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "counterplay", *arguments],
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    def leaks(self, secret: str) -> list[str]:
+        """Where the secret stands in clear: what was said, and every file of the workspace."""
+        found = [f"output {said}" for said in self.said if secret in said.out + said.err]
+        files = [file for file in self.root.rglob("*") if file.is_file()]
+        assert files, "nothing was looked at"
+        return found + [str(file) for file in files if secret.encode() in file.read_bytes()]
+
+
+@pytest.fixture
+def desk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Desk]:
+    """A desk with an empty workspace; nobody's own settings reach it."""
+    root = tmp_path / "desk"
+    root.mkdir()
+    (tmp_path / "home").mkdir()
+    (root / "counterplay.yaml").touch()
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in [name for name in os.environ if name.startswith(("XDG_", "COUNTERPLAY_"))]:
+        monkeypatch.delenv(name)
+
+    def stdin(data: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    def read() -> tuple[str, str]:
+        captured = capfd.readouterr()
+        return captured.out, captured.err
+
+    yield Desk(root, read=read, stdin=stdin)
+    from counterplay_sim.testing import close_all
+
+    close_all()
