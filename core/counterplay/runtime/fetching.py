@@ -69,6 +69,8 @@ class Fetching:
         with self._changed:
             if not self._queue or self._closed:
                 return
+            if self._backlog() >= READY:
+                return
             if self._idle:
                 self._changed.notify()
             elif len(self._threads) < self._parallel:
@@ -135,5 +137,5 @@ class Fetching:
                     self.active += 1
                     return self._queue.popleft(), self._guess
                 self._idle += 1
-                self._changed.wait(0.05 if self._queue else 0.5)
+                self._changed.wait(0.25)
                 self._idle -= 1

@@ -294,7 +294,7 @@ class Pipeline:
                     return None, []
                 if self._outcomes or self._ready or (self._arrivals and self._may_open(stopping)):
                     break
-                if not stopping and (self._more or time.monotonic() >= self._due_at):
+                if not stopping and self._wants_units():
                     break
                 if not stopping and self._overdue() <= 0:
                     break
@@ -325,7 +325,8 @@ class Pipeline:
     def _pause(self) -> float:
         if self._arrivals and not self._clogged():
             return max(0.001, self._first_arrival + _LINGER - time.monotonic())
-        return max(0.001, min(0.2, self._overdue(), self._due_at - time.monotonic()))
+        due = self._due_at - time.monotonic() if self._fetching.queued <= _GROUP else 0.2
+        return max(0.001, min(0.2, self._overdue(), due))
 
     def _overdue(self) -> float:
         """Seconds until the oldest record has waited long enough for its batch to fill up."""
@@ -346,11 +347,12 @@ class Pipeline:
 
     # --- what to fetch ----------------------------------------------------------------------------
 
+    def _wants_units(self) -> bool:
+        return self._fetching.queued <= _GROUP and (self._more or time.monotonic() >= self._due_at)
+
     def _refill(self) -> None:
-        if self._stop.is_set() or self._fetching.queued > _GROUP:
-            return
         with self._changed:
-            if not self._more and time.monotonic() < self._due_at:
+            if self._stop.is_set() or not self._wants_units():
                 return
             self._more = False
         ready = [one.name for one in self._subscribers if not one.pause.active]

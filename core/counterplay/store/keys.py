@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -60,6 +60,7 @@ class KeyStore:
     def __init__(self, memory: int = _MEMORY) -> None:
         self._memory = memory
         self._hours: OrderedDict[tuple[int, int], _Hour] = OrderedDict()
+        self._known: dict[int, set[int]] = {}
 
     @property
     def size(self) -> int:
@@ -69,14 +70,17 @@ class KeyStore:
     def forget(self) -> None:
         """A transaction was rolled back: what is in memory may not be on disk."""
         self._hours.clear()
+        self._known.clear()
 
     def claim(self, connection: sa.Connection, feed_id: int, batch: Sequence[UnitKeys]) -> list[Owned]:
         """Own those ids that no other unit owns, unit by unit in order."""
         claim = _Claim(self, connection, feed_id)
-        found = [claim.unit(one) for one in batch]
+        entered = [claim.enter(one) for one in batch if one.keys]
+        claim.look_up(entered)
+        found = {one.keys.unit_id: claim.decide(one) for one in entered}
         claim.write()
         self._shrink()
-        return found
+        return [found.get(one.unit_id, Owned({})) for one in batch]
 
     def purge(self, connection: sa.Connection, feed_id: int, before: str) -> int:
         """Forget the ids of units that became available before that time; returns how many units."""
@@ -92,8 +96,11 @@ class KeyStore:
     def hour(self, connection: sa.Connection, feed_id: int, number: int) -> _Hour:
         """The table of an hour, from memory or from disk."""
         found = self._hours.get((feed_id, number))
-        if found is None:
-            found = self._hours[feed_id, number] = _Hour()
+        if found is not None:
+            self._hours.move_to_end((feed_id, number))
+            return found
+        found = self._hours[feed_id, number] = _Hour()
+        if number in self._on_disk(connection, feed_id):
             rows = connection.execute(
                 sa.select(key_hour.c.unit_id, key_hour.c.first, key_hour.c["count"], unit_keys.c["keys"])
                 .join(unit_keys, unit_keys.c.unit_id == key_hour.c.unit_id)
@@ -102,14 +109,36 @@ class KeyStore:
             )
             for owner, first, count, keys in rows:
                 found.claim(_prints(keys[16 * first : 16 * (first + count)]), owner)
-        else:
-            self._hours.move_to_end((feed_id, number))
         return found
+
+    def _on_disk(self, connection: sa.Connection, feed_id: int) -> set[int]:
+        """The hours that there are ids of, so that a new one costs no question."""
+        known = self._known.get(feed_id)
+        if known is None:
+            rows = connection.execute(
+                sa.select(key_hour.c.hour).where(key_hour.c.feed_id == feed_id).distinct()
+            )
+            known = self._known[feed_id] = set(rows.scalars())
+        return known
+
+    def wrote(self, feed_id: int, hours: Iterable[int]) -> None:
+        """There are ids of these hours now."""
+        self._known.setdefault(feed_id, set()).update(hours)
 
     def _shrink(self) -> None:
         size = self.size
         while size > self._memory and len(self._hours) > 1:
             size -= self._hours.popitem(last=False)[1].size
+
+
+@dataclass(slots=True)
+class _Entered:
+    """A unit whose ids were entered into the tables; `hits` by hour: (place, owner) of known ids."""
+
+    keys: UnitKeys
+    packed: bytes
+    places: dict[int, list[int]]
+    hits: dict[int, list[tuple[int, int]]]
 
 
 class _Claim:
@@ -120,116 +149,129 @@ class _Claim:
         self._connection = connection
         self._feed_id = feed_id
         self._blobs: dict[int, tuple[bytes, bytes]] = {}  # what owners hold: keys and checks
-        self._aside: dict[int, bool] = {}
+        self._before: dict[int, tuple[bytes, bytes]] = {}  # what units of this claim held before it
+        self._aside: set[int] = set()
         self._new: dict[int, tuple[bytes, bytes]] = {}
         self._index: list[dict[str, int]] = []
 
-    def unit(self, one: UnitKeys) -> Owned:
-        if not one.keys:
-            return Owned({})
-        if one.again:
-            self._blob(one.unit_id)
+    def enter(self, one: UnitKeys) -> _Entered:
+        """Enter the ids that are new into the tables of their hours."""
         packed = digests(one.keys)
         prints = _prints(packed)
         by_hour: dict[int, list[int]] = {}
         for place, number in enumerate(one.hours):
             by_hour.setdefault(number, []).append(place)
+        hits: dict[int, list[tuple[int, int]]] = {}
+        for number, places in by_hour.items():
+            table = self._store.hour(self._connection, self._feed_id, number)
+            found = table.claim([prints[place] for place in places], one.unit_id)
+            if found:
+                hits[number] = [(places[index], owner) for index, owner in found]
+        self._blobs[one.unit_id] = packed, struct.pack(f"<{len(one.checks)}I", *one.checks)
+        return _Entered(one, packed, by_hour, hits)
+
+    def look_up(self, entered: Sequence[_Entered]) -> None:
+        """Read at once what is on disk about the owners of known ids, and about units that came again."""
+        mine = set(self._blobs)
+        owners = {
+            owner for one in entered for hits in one.hits.values() for _, owner in hits if owner not in mine
+        }
+        again = {one.keys.unit_id for one in entered if one.keys.again}
+        wanted = [*owners, *again]
+        for start in range(0, len(wanted), 500):
+            rows = self._connection.execute(
+                sa.select(unit_keys.c.unit_id, unit_keys.c["keys"], unit_keys.c.checks).where(
+                    unit_keys.c.unit_id.in_(wanted[start : start + 500])
+                )
+            )
+            for owner, keys, checks in rows:
+                (self._before if owner in again else self._blobs)[owner] = (keys, checks)
+        self._aside = set_aside(self._connection, owners)
+
+    def decide(self, one: _Entered) -> Owned:
+        """Which known ids are duplicates, and which ids this unit owns from now on."""
         duplicates: dict[int, int] = {}
         altered: list[int] = []
         kept: list[int] = []
         spans: list[tuple[int, int, int]] = []
-        for number, places in sorted(by_hour.items()):
-            table = self._store.hour(self._connection, self._feed_id, number)
-            hits = table.claim([prints[place] for place in places], one.unit_id)
-            own = self._others(one, packed, number, places, hits, duplicates, altered)
+        for number, places in sorted(one.places.items()):
+            own = places
+            if number in one.hits:
+                own = self._others(one, number, duplicates, altered)
             if own:
                 spans.append((number, len(kept), len(own)))
                 kept += own
-        self._keep(one, packed, kept, spans)
+        self._keep(one, kept, spans)
         return Owned(duplicates, tuple(altered))
 
     def _others(
-        self,
-        one: UnitKeys,
-        packed: bytes,
-        number: int,
-        places: list[int],
-        hits: list[tuple[int, int]],
-        duplicates: dict[int, int],
-        altered: list[int],
+        self, one: _Entered, number: int, duplicates: dict[int, int], altered: list[int]
     ) -> list[int]:
-        """Sort out the ids that were known: places of those that this unit owns from now on."""
-        if not hits:
-            return places
-        own = set(places)
-        seen: dict[bytes, int] = {}
-        hit_places = {places[index] for index, _ in hits}
-        if any(owner == one.unit_id for _, owner in hits):
-            seen = {_key(packed, place): place for place in places if place not in hit_places}
-        for index, owner in hits:
-            place = places[index]
-            key = _key(packed, place)
-            if owner == one.unit_id:
-                if key in seen:
-                    duplicates[one.positions[place]] = owner
-                    own.discard(place)
-                    if one.checks[place] != one.checks[seen[key]]:
-                        altered.append(one.positions[place])
+        """Sort out the known ids of an hour: places of those that this unit owns from now on."""
+        unit_id, positions, checks = one.keys.unit_id, one.keys.positions, one.keys.checks
+        hits = dict(one.hits[number])
+        own = [place for place in one.places[number] if place not in hits]
+        seen = {_key(one.packed, place): place for place in own}
+        before = self._before.get(unit_id, (b"", b""))[0]
+        for place, owner in hits.items():
+            key = _key(one.packed, place)
+            if owner == unit_id:
+                if key in seen:  # a second time in this unit
+                    duplicates[positions[place]] = owner
+                    if checks[place] != checks[seen[key]]:
+                        altered.append(positions[place])
                     continue
                 seen[key] = place
-            at = self._where(owner, key)
-            if at is None:  # another id with the same fingerprint: one in 10^19, and no duplicate
+                if _where(before, key) is None:  # else it was claimed when the unit was fetched before
+                    own.append(place)
                 continue
-            if owner == one.unit_id:  # it was claimed when the unit was fetched before
-                own.discard(place)
-            elif self._is_aside(owner):
-                self._store.hour(self._connection, self._feed_id, number).give(_prints(key)[0], one.unit_id)
+            keys, sums = self._blobs.get(owner, (b"", b""))
+            at = _where(keys, key)
+            if at is None:  # another id with the same fingerprint: one in 10^19, and no duplicate
+                own.append(place)
+            elif owner in self._aside:
+                table = self._store.hour(self._connection, self._feed_id, number)
+                table.give(_prints(key)[0], unit_id)
+                self._aside_given(key, seen, place, own, duplicates, positions, unit_id)
             else:
-                duplicates[one.positions[place]] = owner
-                own.discard(place)
-                checks = self._blob(owner)[1]
-                if struct.unpack_from("<I", checks, 4 * at)[0] != one.checks[place]:
-                    altered.append(one.positions[place])
-        return [place for place in places if place in own]
+                duplicates[positions[place]] = owner
+                if struct.unpack_from("<I", sums, 4 * at)[0] != checks[place]:
+                    altered.append(positions[place])
+        return sorted(own)
 
-    def _where(self, owner: int, key: bytes) -> int | None:
-        keys = self._blob(owner)[0]
-        at = keys.find(key)
-        while at >= 0 and at % 16:
-            at = keys.find(key, at + 1)
-        return None if at < 0 else at // 16
-
-    def _blob(self, owner: int) -> tuple[bytes, bytes]:
-        if owner in self._new:
-            return self._new[owner]
-        if owner not in self._blobs:
-            row = self._connection.execute(
-                sa.select(unit_keys.c["keys"], unit_keys.c.checks).where(unit_keys.c.unit_id == owner)
-            ).first()
-            self._blobs[owner] = (row[0], row[1]) if row is not None else (b"", b"")
-        return self._blobs[owner]
-
-    def _is_aside(self, owner: int) -> bool:
-        if owner not in self._aside:
-            self._aside[owner] = owner in set_aside(self._connection, [owner])
-        return self._aside[owner]
-
-    def _keep(
-        self, one: UnitKeys, packed: bytes, places: list[int], spans: list[tuple[int, int, int]]
+    @staticmethod
+    def _aside_given(
+        key: bytes,
+        seen: dict[bytes, int],
+        place: int,
+        own: list[int],
+        duplicates: dict[int, int],
+        positions: Sequence[int],
+        unit_id: int,
     ) -> None:
+        """The id of a unit that was set aside is this unit's now; its second time here is a duplicate."""
+        if key in seen:
+            duplicates[positions[place]] = unit_id
+        else:
+            seen[key] = place
+            own.append(place)
+
+    def _keep(self, one: _Entered, places: list[int], spans: list[tuple[int, int, int]]) -> None:
         if not places:
             return
-        in_order = places == list(range(len(one.keys)))
-        keys = packed if in_order else b"".join(_key(packed, place) for place in places)
-        checks = struct.pack(f"<{len(places)}I", *(one.checks[place] for place in places))
-        before = self._blob(one.unit_id) if one.unit_id in self._blobs else (b"", b"")
+        unit_id = one.keys.unit_id
+        keys, checks = self._blobs[unit_id]
+        if places != list(range(len(one.keys.keys))):
+            keys = b"".join(_key(one.packed, place) for place in places)
+            checks = struct.pack(f"<{len(places)}I", *(one.keys.checks[place] for place in places))
+        before = self._before.get(unit_id, (b"", b""))
         start = len(before[0]) // 16
-        self._new[one.unit_id] = (before[0] + keys, before[1] + checks)
+        self._new[unit_id] = (before[0] + keys, before[1] + checks)
         self._index += [
             {
                 "feed_id": self._feed_id,
                 "hour": number,
-                "unit_id": one.unit_id,
+                "unit_id": unit_id,
                 "first": start + first,
                 "count": count,
             }
@@ -237,7 +279,8 @@ class _Claim:
         ]
 
     def write(self) -> None:
-        known = [owner for owner in self._new if self._blobs.get(owner, (b"", b""))[0]]
+        """Put what the units own now on disk."""
+        known = [owner for owner in self._new if owner in self._before]
         if known:
             self._connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(known)))
         if self._new:
@@ -249,6 +292,7 @@ class _Claim:
                 ],
             )
             self._connection.execute(key_hour.insert(), self._index)
+            self._store.wrote(self._feed_id, {row["hour"] for row in self._index})
 
 
 class _Hour:
@@ -328,6 +372,14 @@ def _digest(key: str) -> bytes:
         if len(found) == 16:
             return found
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _where(keys: bytes, key: bytes) -> int | None:
+    """The place of an id in a unit's blob."""
+    at = keys.find(key)
+    while at >= 0 and at % 16:
+        at = keys.find(key, at + 1)
+    return None if at < 0 else at // 16
 
 
 def _key(packed: bytes, place: int) -> bytes:
