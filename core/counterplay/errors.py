@@ -4,6 +4,7 @@
   + ConfigError          fix the file named in the message; nothing has run (exit code 2)
   + PluginLoadError      fix or uninstall the distribution named in the message
   + StateError           the state file cannot be used as it is; nothing was changed
+    - BusyError            another worker holds it
   + InterruptedWork      the process was asked to end; the piece of work is as it was before
   + WorkError            one piece of work (a step, a unit, a batch) did not succeed
     - RetryableError       the same piece is tried again, after `retry_after` seconds when given
@@ -60,6 +61,10 @@ class PluginLoadError(CounterplayError):
 
 class StateError(CounterplayError):
     """The state file cannot be used as it is (locked, unreadable, corrupt, disk full)."""
+
+
+class BusyError(StateError):
+    """Another worker holds the state file; it is named in the message."""
 
 
 class InterruptedWork(CounterplayError):

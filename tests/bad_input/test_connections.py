@@ -8,7 +8,7 @@ from counterplay_sim.testing import Simulator
 
 FORWARD = ("run", "graph-alerts-to-intake", "--once")
 GUID = (
-    "'contoso.com' is not written as it has to be; The Directory (tenant) ID of the app registration, a GUID."
+    "'contoso.com' is not written as it has to be; the Directory (tenant) ID of the app registration, a GUID."
     " A domain name does not do: the audit feed takes the GUID only, for instance "
     "'6c2a8c5e-0d4b-4f0e-9a57-1f2b3c4d5e6f'"
 )

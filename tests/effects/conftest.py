@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,50 @@ from counterplay.plugins import PluginHost
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.session import Ended, Session, Task
 from counterplay.store.database import Database, open_database
-from counterplay.store.runs import RunStore, StoredRun
+from counterplay.store.runs import RunStore, StoredEffect, StoredRun
 from counterplay.workspace import Workspace
 from counterplay_sim.digest import digest
+from counterplay_sim.faults import Fault, FaultPlan
 from counterplay_sim.testing import Simulator, close_all
+
+
+class Writes(FaultPlan):
+    """Writes down every request to Graph that is no read, as the simulated tenant gets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, str]] = []
+
+    def pick(self, service: str, method: str, path: str) -> Fault | None:
+        if service == "graph" and method not in ("GET", "HEAD"):
+            self.seen.append((method, path))
+        return super().pick(service, method, path)
+
+
+class Receiver(ThreadingHTTPServer):
+    """An HTTP service on loopback that takes whatever is posted, and remembers it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, bytes]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        assert isinstance(self.server, Receiver)
+        self.server.seen.append((self.command, self.path, body))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Tests print nothing."""
+
 
 HOST = PluginHost.load()
 assert "guard" in HOST.plugins, "an entry point is new: run `pip install -e '.[dev]'` again"
@@ -88,6 +129,40 @@ class Bench:
         found: dict[str, Any] = list(tenant.users.values())[number]
         return found
 
+    def rules(self, user: dict[str, Any]) -> list[dict[str, Any]]:
+        """The inbox rules of an account that Graph can change."""
+        (tenant,) = self.simulator._tenants.values()
+        return [rule for rule in tenant.rules[user["id"]] if not rule["isReadOnly"] and rule["isEnabled"]]
+
+    def with_rules(self) -> dict[str, Any]:
+        """An account that has at least two such rules."""
+        (tenant,) = self.simulator._tenants.values()
+        found = max(tenant.users.values(), key=lambda user: len(self.rules(user)))
+        assert len(self.rules(found)) >= 2
+        return dict(found)
+
+    @property
+    def writes(self) -> list[tuple[str, str]]:
+        """(method, path) of every write that the tenant's Graph has got so far."""
+        assert isinstance(self.simulator.faults, Writes)
+        return self.simulator.faults.seen
+
+    def effects(self, run: StoredRun) -> list[StoredEffect]:
+        """The journal of a run."""
+        database = self.database()
+        try:
+            return RunStore(database).effects(run.id)
+        finally:
+            database.close()
+
+    def plan(self, name: str = "test", event: Any = None) -> dict[str, Any]:
+        """The plan for one event, as JSON."""
+        file = self.root / "event.json"
+        file.write_text(json.dumps(event or {}))
+        result = self.call("plan", name, "--event", str(file), "--json")
+        found: dict[str, Any] = json.loads(result.stdout)["plans"][0]
+        return found
+
     def call(self, *words: str) -> Result:
         """The command line, in the workspace; an error that it would print stands in the output."""
         before = Path.cwd()
@@ -108,7 +183,9 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     """A workspace whose connection `sim` is a small tenant."""
     root = tmp_path / "workspace"
     (root / "playbooks").mkdir(parents=True)
-    with Simulator(root / ".counterplay", seed=5, events=60) as simulator:
+    simulator = Simulator(root / ".counterplay", seed=5, events=60)
+    simulator.faults = Writes()
+    with simulator:
         made = Bench(root, simulator)
         made.configure()
         yield made
@@ -123,3 +200,15 @@ def block() -> Callable[..., dict[str, Any]]:
         return {"uses": "m365.block_sign_in", "connection": "contoso", "with": {"user_id": user_id}, **rest}
 
     return step
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A service that is no simulated tenant."""
+    server = Receiver()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()

@@ -21,7 +21,8 @@ from counterplay.errors import ConfigError
 if TYPE_CHECKING:
     from counterplay.language import Playbook, PlaybookSet
     from counterplay.runtime.opening import Opener
-    from counterplay.runtime.session import Session
+    from counterplay.runtime.session import Session, Task
+    from counterplay.workspace import Workspace
 
 
 @click.command()
@@ -48,6 +49,12 @@ if TYPE_CHECKING:
     metavar="HOST:PORT",
     help="Where push triggers are served (plain HTTP: put a TLS proxy in front of other addresses).",
 )
+@click.option("--plan", "only_plan", is_flag=True, help="Show what it would do, as `playbook plan` does.")
+@click.option(
+    "--plan-file",
+    metavar="FILE",
+    help="Carry out the plans in FILE (from `playbook plan NAME --json`), and stop where anything differs.",
+)
 @json_option
 def run(
     name: str,
@@ -56,6 +63,8 @@ def run(
     inputs: tuple[str, ...],
     connections: tuple[str, ...],
     listen: str,
+    only_plan: bool,
+    plan_file: str | None,
     as_json: bool,
 ) -> None:
     """Run the playbook NAME (or FILE.yaml), or all playbooks of the set NAME.
@@ -68,6 +77,17 @@ def run(
     """
     from counterplay.cli.progress import print_summary, progress, told
 
+    if only_plan:
+        from counterplay.cli.plan import make_plans
+
+        make_plans(name, event_file, event_file is None, 10, inputs, connections, as_json)
+        return
+    if plan_file is not None:
+        from counterplay.cli.plan_file import carry_out_plans
+
+        if event_file or inputs or connections:
+            raise ConfigError("a plan holds its event, inputs and connections", hint="give --plan-file alone")
+        sys.exit(carry_out_plans(name, plan_file, as_json))
     stop = threading.Event()
     with _terminable():
         session, opener = _prepared(
@@ -75,12 +95,12 @@ def run(
             stop,
             once=once,
             event_file=event_file,
-            given=_pairs(inputs, "--input", "NAME=VALUE"),
-            renames=_pairs(connections, "--connection", "NAME=OTHER"),
+            given=pairs(inputs, "--input", "NAME=VALUE"),
+            renames=pairs(connections, "--connection", "NAME=OTHER"),
             listen=listen,
         )
     debug = bool(click.get_current_context().find_root().params.get("debug"))
-    with _signals(stop), progress(session, opener, quiet=as_json, debug=debug) as on_started:
+    with signals(stop), progress(session, opener, quiet=as_json, debug=debug) as on_started:
         ended = session.run(on_started)
     if as_json:
         report = {
@@ -110,28 +130,37 @@ def _prepared(
     listen: str,
 ) -> tuple[Session, Opener]:
     """Everything that can be wrong before anything runs: ConfigError says which."""
-    from counterplay.cli.loading import known_renames, load_playbook, members, open_workspace
+    from counterplay.cli.loading import open_workspace
     from counterplay.language import PlaybookSet
     from counterplay.runtime.opening import Opener
-    from counterplay.runtime.session import Session, Task
+    from counterplay.runtime.session import Session
 
     _check_address(listen)
     workspace = open_workspace()
+    found, tasks = chosen(workspace, name, given, renames)
+    once = once or (isinstance(found, PlaybookSet) and found.once)
+    events = read_events(event_file) if event_file is not None else None
+    opener = Opener(workspace, stop)
+    return Session(opener, found.name, tasks, once=once, stop=stop, events=events, listen=listen), opener
+
+
+def chosen(
+    workspace: Workspace, name: str, given: dict[str, str], renames: dict[str, str]
+) -> tuple[Playbook | PlaybookSet, list[Task]]:
+    """The playbook or set, and what is to run: each playbook with its inputs and connections."""
+    from counterplay.cli.loading import known_renames, load_playbook, members
+    from counterplay.language import PlaybookSet
+    from counterplay.runtime.session import Task
+
     known_renames(workspace, renames)
     found = load_playbook(workspace, name, renames)
-    if isinstance(found, PlaybookSet):
-        once = once or found.once
-        playbooks = members(workspace, found, renames)
-    else:
-        playbooks = [(found, renames)]
+    playbooks = members(workspace, found, renames) if isinstance(found, PlaybookSet) else [(found, renames)]
     tasks = [
         Task(one, one.inputs_from(_own(given, one.inputs, len(playbooks))), own) for one, own in playbooks
     ]
     _no_stray_inputs(given, [one.inputs for one, _ in playbooks])
     _no_stray_renames(renames, found, [one for one, _ in playbooks])
-    events = _read_events(event_file) if event_file is not None else None
-    opener = Opener(workspace, stop)
-    return Session(opener, found.name, tasks, once=once, stop=stop, events=events, listen=listen), opener
+    return found, tasks
 
 
 @contextmanager
@@ -145,7 +174,7 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
+def signals(stop: threading.Event) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) asks to finish what is in flight; the second one ends at once."""
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -162,7 +191,7 @@ def _signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _pairs(words: tuple[str, ...], option: str, form: str) -> dict[str, str]:
+def pairs(words: tuple[str, ...], option: str, form: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -212,7 +241,7 @@ def _no_stray_renames(
             )
 
 
-def _read_events(name: str) -> list[bytes]:
+def read_events(name: str) -> list[bytes]:
     """The events of a file, as the bytes that stand in it. ConfigError names the place of what is none."""
     place = "stdin" if name == "-" else name
     try:

@@ -258,6 +258,8 @@ def _about(error: _Error) -> str:
     if not isinstance(error.schema, Mapping):
         return ""
     text = str(error.schema.get("description", "")).rstrip(".")
+    if text[1:2].islower():  # it follows a semicolon
+        text = text[0].lower() + text[1:]
     examples = error.schema.get("examples") or []
     if examples:
         text += f"{', for instance' if text else 'for instance'} {_short(examples[0])}"

@@ -125,6 +125,14 @@ class Expressions:
             _remember(self._texts, (text, engine), known)
         return known
 
+    def parsed(self, source: str) -> Parsed:
+        """A bare expression as a tree, for those who take it apart. Raises as `condition` does."""
+        return parse(source, self._lenient, self._names)
+
+    def condition_of(self, part: Parsed) -> Condition:
+        """A part of such a tree as a condition of its own."""
+        return self._condition(part, "compiled")
+
     def _condition(self, parsed: Parsed, engine: Engine) -> Condition:
         def failed(error: Exception) -> Truth:
             return Truth(False, f"`{parsed.source.strip()[:200]}`: {_reason(error)}")

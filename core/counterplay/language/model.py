@@ -165,12 +165,22 @@ def _converted(name: str, text: str, schema: JsonObject) -> Any:
             value = json.loads(text)
         except ValueError as error:
             raise ConfigError(
-                f"the input {name!r} is not {' or '.join(types)}", hint=_example(name, types)
+                f"the input {name!r} has to be {' or '.join(_NAMES.get(one, one) for one in types)}",
+                hint=_example(name, types),
             ) from error
     problem = first_problem(value, schema)
     if problem:
         raise ConfigError(f"the input {name!r} is not right: {problem}", hint=_example(name, types))
     return value
+
+
+_NAMES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
 
 
 def _example(name: str, types: list[str]) -> str:

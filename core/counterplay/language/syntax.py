@@ -99,7 +99,12 @@ def parse(source: str, environment: SandboxedEnvironment, filters: Collection[st
         raise ExpressionSyntaxError("braces around a bare expression", hint="write it without {{ }}")
     node = _parsed(source, environment)
     _check(node, filters)
-    return Parsed(source, node, tuple(_references(node)))
+    return Parsed(source, node, references_of(node))
+
+
+def references_of(node: nodes.Node) -> tuple[Reference, ...]:
+    """The fields that an expression, or a part of one, reads."""
+    return tuple(_references(node))
 
 
 def template_parts(text: str, environment: SandboxedEnvironment) -> list[tuple[str, bool]]:

@@ -8,7 +8,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -27,24 +26,12 @@ from counterplay.hookspecs import EffectIntent
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
 from counterplay.runtime.guards import Guards, refuse_write
+from counterplay.runtime.planning_wire import described
+from counterplay.runtime.results import Outcome
+from counterplay.runtime.terms import Terms
 from counterplay.store.runs import RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an attempt ended: succeeded, failed, or paused until a person agrees to what `error` says.
-
-    `effect` is the journal's word for it, None when there was no effect.
-    """
-
-    status: str
-    result: JsonObject | None = None
-    error: str | None = None
-    effect: str | None = None
-    verified: bool | None = None
-    settled: str | None = None
 
 
 class Targets:
@@ -83,30 +70,47 @@ class EffectRunner:
         self._mask_json = mask_json
 
     def attempt(
-        self, uses: str, action: Action, context: StepContext, tenant: str, known: StoredEffect | None
+        self,
+        uses: str,
+        action: Action,
+        context: StepContext,
+        tenant: str,
+        known: StoredEffect | None,
+        terms: Terms | None = None,
     ) -> Outcome:
-        """Run the action once. `known` is the journal's entry when an earlier attempt left one."""
+        """Run the action once. `known` is the journal's entry when an earlier attempt left one.
+
+        `terms` are what was agreed about the run beforehand: the plan that it carries out, or the
+        effect that it takes back.
+        """
         try:
             if not action.effect:
                 context.http.before_write = refuse_write
                 return Outcome("succeeded", self._json_result(uses, action.run(context)))
             with self._targets.alone(tenant, action.target()):
-                return self._effect(uses, action, context, tenant, known)
+                return self._effect(uses, action, context, tenant, known, terms)
         except (InterruptedWork, StateError):
             raise
         except Exception as error:
-            return Outcome("failed", error=str(as_work_error(error, uses)))
+            return failed(as_work_error(error, uses))
 
     def _effect(
-        self, uses: str, action: Action, context: StepContext, tenant: str, known: StoredEffect | None
+        self,
+        uses: str,
+        action: Action,
+        context: StepContext,
+        tenant: str,
+        known: StoredEffect | None,
+        terms: Terms | None,
     ) -> Outcome:
         if known is None:
             before = action.capture(context)
         else:
             before = known.before
-            settled = self._settle(action, context, known)
-            if settled is not None:
-                return settled
+            if known.status in ("intended", "unknown"):
+                settled = self._settle(action, context, known)
+                if settled is not None:
+                    return settled
         intent = EffectIntent(
             run_id=context.run_id,
             playbook=context.playbook,
@@ -119,15 +123,22 @@ class EffectRunner:
             arguments=self._mask_json(action.arguments),
             subject=action.subject(before),
         )
+        if terms is not None and known is None:
+            given = terms.check(action, context, before)
+            if given is not None and not (given.status == "paused" and context.consent is not None):
+                return given
         with self._guards.one_at_a_time:
             verdict = self._guards.verdict(intent, context)
+            if verdict is not None and verdict.ask and context.consent is not None:
+                verdict = None  # somebody agreed
             if verdict is not None and verdict.ask:
                 return Outcome("paused", error=verdict.reason)
             self._intend(intent)
         if verdict is not None:
             outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
         else:
-            sent_before = known is not None and bool(known.calls)
+            open_before = known is not None and known.status in ("intended", "unknown")
+            sent_before = open_before and known is not None and bool(known.calls)
             outcome = self._act(uses, action, context, before, sent_before)
         try:
             self._host.hook.counterplay_after_effect(
@@ -165,7 +176,7 @@ class EffectRunner:
             return self._after_lost_answer(action, context, before, error)
         except RetryableError as error:
             if not sent and not sent_before:
-                return Outcome("failed", error=str(error), effect="failed")
+                return failed(error, effect="failed")
             return self._after_lost_answer(action, context, before, error)  # it may have taken effect
         except Exception as error:
             return Outcome("failed", error=str(as_work_error(error, uses)), effect="failed")
@@ -183,7 +194,8 @@ class EffectRunner:
         self, action: Action, context: StepContext, before: JsonObject, error: WorkError
     ) -> Outcome:
         if action.settle != "read":
-            return Outcome("failed", error=str(error), effect="unknown")
+            again = action.settle == "repeat"
+            return Outcome("failed", error=str(error), effect="unknown", passing=again)
         try:
             result = action.settled(context, before)
         except (InterruptedWork, StateError):
@@ -191,9 +203,8 @@ class EffectRunner:
         except Exception as unread:
             return _unsettled(f"{error.message}, and reading it back failed", unread)
         if result is None:
-            return Outcome(
-                "failed", error=f"{error.message}; reading it back shows no effect", effect="failed"
-            )
+            text = f"{error.message}; reading it back shows no effect"
+            return Outcome("failed", error=text, effect="failed", passing=True)
         return Outcome(
             "succeeded",
             self._mask_json(result),
@@ -237,14 +248,7 @@ class EffectRunner:
         self, context: StepContext, sent: list[JsonObject]
     ) -> Callable[[requests.PreparedRequest], None]:
         def before_write(request: requests.PreparedRequest) -> None:
-            body = request.body
-            if isinstance(body, bytes):
-                body = body.decode("utf-8", "replace")
-            try:
-                content = json.loads(body) if isinstance(body, str) else None
-            except ValueError:
-                content = body
-            call = {"method": request.method, "url": request.url, "body": content}
+            call = described(request)
             self._runs.add_call(context.run_id, context.step_id, self._mask_json(call))
             sent.append(call)
 
@@ -259,6 +263,13 @@ class EffectRunner:
             raise PermanentError(f"{uses}: {error}", hint="this is a fault of the plugin") from error
         masked: JsonObject = self._mask_json(copy)
         return masked
+
+
+def failed(error: WorkError, effect: str | None = None) -> Outcome:
+    """The outcome of an attempt that raised."""
+    passing = isinstance(error, RetryableError)
+    after = error.retry_after if isinstance(error, RetryableError) else None
+    return Outcome("failed", error=str(error), effect=effect, passing=passing, retry_after=after)
 
 
 def _unsettled(what: str, error: Exception) -> Outcome:

@@ -16,18 +16,31 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.engine import make_url
+
 from counterplay.clock import now, to_text
 from counterplay.errors import BlockedError, ConfigError, CounterplayError, StateError
 from counterplay.events import JsonObject
 from counterplay.hookspecs import Invocation
 from counterplay.language import Labels, Playbook, Use, parse_duration, with_defaults
-from counterplay.modules import Connection, Context, PollTrigger, PushTrigger, Sink, Transform, Trigger
+from counterplay.modules import (
+    Connection,
+    Context,
+    FeedTrigger,
+    PollTrigger,
+    PushTrigger,
+    Sink,
+    Transform,
+    Trigger,
+)
+from counterplay.people import this_person
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
+from counterplay.runtime.segments import all_steps
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
-from counterplay.store.database import Database, WorkerLock, open_database
+from counterplay.store.database import Database, WorkerLock, explained, open_database
 from counterplay.store.feeds import FeedKey, FeedStore
 from counterplay.store.runs import RunStore, StoredEffect
 
@@ -76,13 +89,14 @@ class Session:
         self.urls: list[str] = []
         self._opener = opener
         self._tasks = tasks
-        self._once = once or events is not None
+        self._once = once or events is not None or all(map(self._only_by_hand, tasks))
         self._stop = stop
         self._events = events
         self._listen = listen
         self._used: set[str] = set()
         self._failures: list[CounterplayError] = []
         self._began = to_text(now())
+        self._dispatching: Any = None
 
     @property
     def host(self) -> Any:
@@ -95,8 +109,9 @@ class Session:
             database = self._open_store(stack)
             feeds = FeedStore(database)
             runs = RunStore(database)
-            dispatcher = self._dispatcher(runs, feeds, stack)
-            working = self._feeds(feeds, runs, dispatcher.notify if dispatcher else lambda: None)
+            # feeds first: they open every connection, and what cannot be opened is told before a run works
+            working = self._feeds(feeds, runs)
+            dispatcher = self._dispatching = self._dispatcher(runs, feeds, stack)
             push = [feed for feed in working if isinstance(feed.trigger, PushTrigger)]
             if push and not self._once:
                 self.urls = stack.enter_context(Listener(self._listen, push)).urls
@@ -141,8 +156,13 @@ class Session:
         interpreter = Interpreter(
             self.host, runs, feeds, self._opener, self.figures, self._stop, dispatcher.ended, self._fail
         )
-        dispatcher.launch(interpreter.segment)
+        with explained(make_url(self._opener.workspace.store_url)):
+            dispatcher.launch(interpreter.segment)
         return dispatcher
+
+    def _runs_added(self, _added: Sequence[str]) -> None:
+        if self._dispatching is not None:
+            self._dispatching.notify()
 
     def _fail(self, error: CounterplayError) -> None:
         """Something failed that no single feed or run can answer for: everything stops."""
@@ -151,7 +171,7 @@ class Session:
 
     # --- feeds -----------------------------------------------------------------------------------
 
-    def _feeds(self, store: FeedStore, runs: RunStore, notify: Callable[[], None]) -> list[Feed]:
+    def _feeds(self, store: FeedStore, runs: RunStore) -> list[Feed]:
         """One feed for each distinct source, with all the playbooks that subscribe to it."""
         feeds: dict[FeedKey, Feed] = {}
         for task in self._tasks:
@@ -170,7 +190,7 @@ class Session:
                         runs=runs,
                         figures=self.figures,
                         stop=self._stop,
-                        runs_added=lambda _added: notify(),
+                        runs_added=self._runs_added,
                         poll_interval=interval,
                         once=self._once,
                     )
@@ -219,7 +239,7 @@ class Session:
         found: list[tuple[FeedKey, Trigger, timedelta]] = []
         by_hand = key_of({"by": "hand", "playbook": task.playbook.name})  # given to this playbook alone
         plain = info.cls(arguments)
-        only_by_hand = not isinstance(plain, (PollTrigger, PushTrigger)) and not hasattr(plain, "discover")
+        only_by_hand = self._only_by_hand(task)
         if only_by_hand and self._events is None and not store.has_subscription(by_hand, task.playbook.name):
             raise ConfigError(
                 f"{use.uses} has no events of its own", hint="give them with --event FILE (or - for stdin)"
@@ -231,6 +251,12 @@ class Session:
                 key = {name: value for name, value in part.items() if _is_key(info.schema, name)}
                 found.append((key_of(key), info.cls(part), interval or DEFAULT_INTERVAL))
         return found
+
+    def _only_by_hand(self, task: Task) -> bool:
+        """Is this a trigger without a source of its own?"""
+        return not issubclass(
+            self.host.module(task.playbook.trigger.uses).cls, (FeedTrigger, PollTrigger, PushTrigger)
+        )
 
     def _subscriber(self, task: Task, connection: Connection | None) -> Subscriber:
         meta = {"connection": connection.label} if connection is not None else {}
@@ -248,10 +274,12 @@ class Session:
             opened = self._for_use(use, task, meta)
             name = f"{index + 1}:{use.uses}@{opened.label if opened else ''}"
             sinks.append(SinkPipe(name, sink, self._context(opened)))
-        for needed in [*(step.use for step in playbook.run_steps), *playbook.sinks]:
+        inside = all_steps((*playbook.run_steps, *playbook.finally_steps)).values()
+        for needed in [*(step.use for step in inside), *playbook.sinks]:
             if needed is not None:  # a connection that cannot be opened is told before anything runs
                 self._for_use(needed, task, meta)
-        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks)
+        starter = this_person() if self._events is not None else None
+        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks, starter=starter)
 
     def _for_use(self, use: Use, task: Task, meta: JsonObject) -> Connection | None:
         opened = self._opener.connection_for(use, task.playbook, task.renames, meta)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from counterplay.clock import now, to_text
-from counterplay.errors import StateError
+from counterplay.errors import BusyError, StateError
 
 HEAD = "0002"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
@@ -42,13 +42,13 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is on disk when the block ends, or nothing of it."""
-        with self._writing, _explained(self.url), self.engine.begin() as connection:
+        with self._writing, explained(self.url), self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A consistent view; nothing may be written."""
-        with _explained(self.url), self.engine.execution_options(write=False).connect() as connection:
+        with explained(self.url), self.engine.execution_options(write=False).connect() as connection:
             yield connection
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ def _prepare_file(path: Path) -> None:
     except OSError as error:
         raise StateError(f"cannot make the folder {path.parent}: {error.strerror}") from error
     new = not path.exists()
-    with _explained(make_url(f"sqlite:///{path}")):
+    with explained(make_url(f"sqlite:///{path}")):
         connection = sqlite3.connect(path, timeout=30)
         try:
             if new:
@@ -158,13 +158,15 @@ class WorkerLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StateError(f"cannot open {self._path}: {error.strerror}") from error
+            raise StateError(
+                f"cannot open {self._path}: {error.strerror}", hint="check its folder's permissions"
+            ) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(handle, 4096, 0).decode("utf-8", "replace")
             os.close(handle)
-            raise StateError(
+            raise BusyError(
                 f"another process works on {self._path.with_suffix('')} ({_holder(holder)})",
                 hint="wait for it or end it; several workers at once need PostgreSQL (`store:`)",
             ) from None
@@ -211,7 +213,8 @@ _SQLITE_SAYS = (
 
 
 @contextmanager
-def _explained(url: URL) -> Iterator[None]:
+def explained(url: URL) -> Iterator[None]:
+    """What a database error means for people: the file, the fact, the next step (StateError)."""
     try:
         yield
     except (sa.exc.DBAPIError, sqlite3.Error) as error:

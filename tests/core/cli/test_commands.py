@@ -39,7 +39,7 @@ def test_help_lists_every_command_with_its_line(desk: Any) -> None:
 
     words = [line.split()[0] for line in said.out.partition("Commands:")[2].strip().splitlines()]
     assert (said.code, said.err) == (0, "")
-    assert words[:3] == ["run", "check", "list"]
+    assert words[:3] == ["run", "plan", "check"]
     assert "  sim          (from the plugin counterplay_sim)\n" in said.out
     assert "130 interrupted" in said.out
 
@@ -296,8 +296,8 @@ def test_show_tells_inputs_and_conditions_of_an_own_playbook(desk: Any) -> None:
         (("level",), "error: --input level: not NAME=VALUE; write --input NAME=VALUE"),
         (("=3",), "error: --input =3: not NAME=VALUE; write --input NAME=VALUE"),
         (("level=3", "level=4"), "error: --input level=4: 'level' is given twice; give it once"),
-        (("level=x",), "error: the input 'level' is not integer; write --input level=3"),
-        (("level=3", "loud=yes"), "error: the input 'loud' is not boolean; write --input loud=true"),
+        (("level=x",), "error: the input 'level' has to be a whole number; write --input level=3"),
+        (("level=3", "loud=yes"), "error: the input 'loud' has to be true or false; write --input loud=true"),
         (
             ("level=3", "names=[1]"),
             "error: the input 'names' is not right: this has to be a text, not a whole number; "

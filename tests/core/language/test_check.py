@@ -50,7 +50,7 @@ USER = "  - {id: user, uses: demo.get_user, with: {user_id: x}}\n"
          "p.yaml:3:10: 'usess' is not known here; did you mean 'uses'?"),
         (HEAD, "p.yaml:1:1: one of `steps:` or `sinks:` is missing; add `steps:` or `sinks:`"),
         ("name: My Playbook\ntrigger: {uses: demo.clock}\nsteps: []",
-         "p.yaml:1:7: 'My Playbook' is not written as it has to be; The name of a playbook: small letters, "
+         "p.yaml:1:7: 'My Playbook' is not written as it has to be; the name of a playbook: small letters, "
          "digits and hyphens, for instance 'contain-compromised-account'"),
         ("trigger: {uses: demo.clock}\nsteps: []",
          "p.yaml:1:1: 'name' is missing; add `name:`"),
@@ -117,7 +117,7 @@ USER = "  - {id: user, uses: demo.get_user, with: {user_id: x}}\n"
          "p.yaml:3:26: demo.log takes no connection; remove it"),
         (HEAD + "sinks: [{uses: demo.forward, connection: {labels: [a]}}]",
          "p.yaml:3:42: this has to be a text, not a mapping; "
-         "The name of a connection in counterplay.yaml, for instance 'contoso'"),
+         "the name of a connection in counterplay.yaml, for instance 'contoso'"),
         (HEAD + "steps: [{uses: demo.log, with: {text: '${env:SECRET}'}}]",
          "p.yaml:3:39: a ${...} reference in a playbook; put it into counterplay.yaml and name the connection"),
         # inputs
@@ -131,7 +131,7 @@ USER = "  - {id: user, uses: demo.get_user, with: {user_id: x}}\n"
          "A name that expressions can spell: letters, digits and _, with a letter first"),
         # sets
         ("name: s\nplaybooks: []", "p.yaml:2:12: [] breaks the rule minItems: 1; "
-                                   "The names of the playbooks that run together"),
+                                   "the names of the playbooks that run together"),
         ("name: s\nplaybooks: [a]\ntrigger: {uses: demo.clock}",
          "p.yaml:3:1: 'trigger' is not known here; "
          "known here: name, description, playbooks, connections, once"),
@@ -167,19 +167,7 @@ def test_connection_names_are_checked_against_the_workspace(
 @pytest.mark.parametrize(
     ("form", "text", "place"),
     [
-        ("parallel", HEAD + "steps: [{parallel: [{uses: demo.log}]}]", "3:10"),
-        ("steps", HEAD + "steps: [{steps: [{uses: demo.log}]}]", "3:10"),
-        ("for_each", HEAD + "steps: [{uses: demo.log, for_each: event.a, with: {text: '{{ item }}'}}]", "3:26"),
-        ("max_parallel", HEAD + "steps: [{uses: demo.log, max_parallel: 2}]", "3:26"),
-        ("retry", HEAD + "steps: [{uses: demo.log, retry: {attempts: 5, backoff: 2s}}]", "3:26"),
-        ("timeout", HEAD + "steps: [{uses: demo.log, timeout: 60s}]", "3:26"),
-        ("on_error", HEAD + "steps: [{uses: demo.log, on_error: [{uses: demo.log, with: {text: '{{ error }}'}}]}]",
-         "3:26"),
         ("verify", HEAD + "steps: [{uses: demo.log, verify: true}]", "3:26"),
-        ("finally", HEAD + "steps: [{uses: demo.log}]\nfinally: [{uses: demo.log, when: steps.log.status}]", "4:1"),
-        ("once_per", HEAD + "steps: []\nonce_per: {key: '{{ event.a }}', window: 24h}", "4:1"),
-        ("trigger.on", "name: p\ntrigger: {uses: demo.clock, on: updates}\nsteps: []", "2:29"),
-        ("sink step", HEAD + "steps: [{uses: demo.forward, connection: siem}]", "3:10"),
     ],
 )  # fmt: skip
 def test_a_form_that_this_version_does_not_run_is_refused(

@@ -194,7 +194,7 @@ def test_inputs_are_converted_to_their_types(contain: Playbook) -> None:
     [
         ({}, "the input 'limit' is missing; give it with --input limit=..."),
         ({"limt": "3"}, "the playbook contain has no input 'limt'; did you mean 'limit'?"),
-        ({"limit": "x"}, "the input 'limit' is not integer; write --input limit=3"),
+        ({"limit": "x"}, "the input 'limit' has to be a whole number; write --input limit=3"),
         ({"limit": "0"}, "the input 'limit' is not right: 0 breaks the rule minimum: 1; write --input limit=3"),
         ({"limit": "1", "groups": "[1]"},
          "the input 'groups' is not right: this has to be a text, not a whole number; "

@@ -1,0 +1,77 @@
+"""`playbook run NAME --plan-file FILE`: carry out what somebody approved, and nothing else."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from counterplay.cli.output import print_json
+from counterplay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from counterplay.events import JsonObject
+    from counterplay.store.runs import NewRun
+    from counterplay.workspace import Workspace
+
+
+def carry_out_plans(name: str, file: str, as_json: bool) -> int:
+    """Run each plan of the file once, ever; returns the exit code.
+
+    ConfigError: it is no plan of this playbook, or the playbook was edited since.
+    """
+    from counterplay.cli.loading import open_workspace
+    from counterplay.cli.run import signals
+    from counterplay.runtime.carrying import carry_out
+    from counterplay.runtime.opening import Opener
+    from counterplay.runtime.plans import read_plans
+
+    try:
+        plans = read_plans(Path(file).read_bytes(), file)
+    except OSError as error:
+        raise ConfigError(f"cannot read the plan: {error.strerror}", path=file) from error
+    workspace = open_workspace()
+    made = [_run_of(workspace, name, plan, file) for plan in plans if plan["filtered"] is None]
+    if not made:
+        raise ConfigError("the plan starts no run", path=file)
+    stop = threading.Event()
+    with signals(stop):
+        carried = carry_out(
+            Opener(workspace, stop), name, made, stop, lambda text: click.echo(text, err=True)
+        )
+    if as_json:
+        runs = [{"id": one.id, "status": one.status, "error": one.error} for one in carried.runs]
+        print_json({"exit_code": carried.exit_code, "runs": runs})
+    else:
+        for one in carried.runs:
+            click.echo(f"{one.id}  {one.playbook}  {one.status}" + (f"  {one.error}" if one.error else ""))
+    return carried.exit_code
+
+
+def _run_of(workspace: Workspace, name: str, plan: JsonObject, file: str) -> NewRun:
+    from counterplay.cli.loading import load_playbook
+    from counterplay.events import encoded
+    from counterplay.language import Playbook
+    from counterplay.runtime.plans import agreed_meta
+    from counterplay.store.runs import NewRun, run_id
+
+    present = load_playbook(workspace, name, plan["connections"])
+    if not isinstance(present, Playbook) or present.name != plan["playbook"]:
+        raise ConfigError(f"it is a plan of {plan['playbook']!r}, not of {name!r}", path=file)
+    if present.document != plan["document"]:
+        raise ConfigError(f"{name} was edited after the plan was made", path=file, hint="make a new plan")
+    agreed = agreed_meta(plan)
+    key = f"plan:{agreed['digest']}"  # the same plan is carried out once
+    return NewRun(
+        id=run_id(plan["tenant"], present.name, key),
+        tenant=plan["tenant"],
+        playbook=present.name,
+        run_key=key,
+        document=present.document,
+        event=encoded(plan["event"]),
+        meta={**plan["meta"], "_plan": agreed},
+        inputs=plan["inputs"],
+        connections=plan["connections"],
+    )

@@ -1,0 +1,59 @@
+"""Carries out runs that a command made: in this process, or by the worker that holds the store already."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from counterplay.errors import BusyError
+from counterplay.runtime.opening import Opener
+from counterplay.runtime.session import Session
+from counterplay.store.database import open_database
+from counterplay.store.runs import ENDED, NewRun, RunStore, StoredRun
+
+_LOOK = 0.2
+_WAITING = ("waiting", "blocked")
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """How the runs stand when nothing more happens by itself."""
+
+    runs: tuple[StoredRun, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0: all succeeded; 1: one failed; 3: one waits for a person or a time."""
+        if any(one.status in ("failed", "cancelled") for one in self.runs):
+            return 1
+        return 0 if all(one.status == "succeeded" for one in self.runs) else 3
+
+
+def carry_out(
+    opener: Opener, name: str, made: Sequence[NewRun], stop: threading.Event, told: Callable[[str], None]
+) -> Carried:
+    """Add the runs, see them through, and return how they stand. A run that exists already is not repeated.
+
+    StateError: the store cannot be used.
+    """
+    with closing(open_database(opener.workspace.store_url)) as database, database.write() as connection:
+        RunStore(database).add(connection, made)
+    identities = [one.id for one in made]
+    try:
+        Session(opener, name, [], once=True, stop=stop).run()
+    except BusyError as error:
+        told(f"{error.message}: that process carries it out")
+    with closing(open_database(opener.workspace.store_url)) as database:
+        return Carried(tuple(_settled(RunStore(database), identities, stop)))
+
+
+def _settled(store: RunStore, identities: Sequence[str], stop: threading.Event) -> list[StoredRun]:
+    """The runs once none of them works any more, or the process is asked to stop."""
+    while True:
+        found = [one for one in (store.get(identity) for identity in identities) if one is not None]
+        if stop.is_set() or all(one.status in (*ENDED, *_WAITING) for one in found):
+            return found
+        time.sleep(_LOOK)

@@ -1,0 +1,27 @@
+"""How one attempt of an action ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from counterplay.events import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: succeeded, failed, or paused until a person agrees to what `error` says.
+
+    `effect` is the journal's word for it, None when there was no effect.
+    """
+
+    status: str
+    result: JsonObject | None = None
+    error: str | None = None
+    effect: str | None = None
+    verified: bool | None = None
+    settled: str | None = None
+    passing: bool = False
+    """The failure may go away by itself, and trying again does no harm."""
+    retry_after: float | None = None
+    arguments: JsonObject | None = None
+    """What the action was given, secrets masked."""

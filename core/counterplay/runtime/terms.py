@@ -1,0 +1,78 @@
+"""What was agreed about a run before it began, and has to hold before each of its effects.
+
+A run that carries out an approved plan stops to ask when the state is not the one that was shown, or
+when it would send something else. A run that takes effects back stops where somebody has changed the
+target since.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from counterplay.errors import CounterplayError, InterruptedWork
+from counterplay.events import JsonObject
+from counterplay.modules import Action, StepContext
+from counterplay.runtime.opening import Opener
+from counterplay.runtime.planning import rehearse
+from counterplay.runtime.plans import Agreed
+from counterplay.runtime.results import Outcome
+from counterplay.runtime.undo import Undone
+
+
+class Terms(Protocol):
+    """Asked once, after the target's state was captured and before anything is journalled or sent."""
+
+    def check(self, action: Action, context: StepContext, before: JsonObject) -> Outcome | None:
+        """How the step ends instead of having its effect; None: it may go on."""
+        ...
+
+
+def terms_of(meta: JsonObject, step_id: str, opener: Opener) -> Terms | None:
+    """The terms of one step, from what the run's row says; None for an ordinary run."""
+    agreed = Agreed.of(meta)
+    if agreed is not None:
+        return AsPlanned(agreed, step_id, opener)
+    return Undone.of(meta, step_id, opener)
+
+
+@dataclass(frozen=True, slots=True)
+class AsPlanned:
+    """The step of a plan that a person approved."""
+
+    agreed: Agreed
+    step_id: str
+    opener: Opener
+
+    def check(self, action: Action, context: StepContext, before: JsonObject) -> Outcome | None:
+        planned = self.agreed.steps.get(self.step_id)
+        if planned is None:
+            return _ask("the plan that was approved does not hold this effect")
+        mask: Any = self.opener.secrets.mask_json
+        if not planned.shares_target and planned.before != mask(before):
+            changed = sorted(
+                key for key in {*before, *planned.before} if before.get(key) != planned.before.get(key)
+            )
+            return _ask(f"the target is not as it was when the plan was made: {', '.join(changed)} differs")
+        if planned.calls is None or planned.shares_target:
+            return None  # the plan itself said that they would be known only now
+        with self.opener.planning_wire(context.connection, writes=True) as http:
+            try:
+                _, calls, _ = rehearse(action, replace(context, http=http))
+            except InterruptedWork:
+                raise
+            except CounterplayError as error:
+                return Outcome("failed", error=str(error))
+        if mask(calls) != planned.calls:
+            return _ask(
+                f"it would send {_listed(calls)}, and the approved plan says {_listed(planned.calls)}"
+            )
+        return None
+
+
+def _ask(reason: str) -> Outcome:
+    return Outcome("paused", error=f"{reason}; cancel the run and make a new plan, or agree to it")
+
+
+def _listed(calls: list[JsonObject]) -> str:
+    return ", ".join(f"{one['method']} {one['url']} {one['body']}" for one in calls) or "nothing"

@@ -1,0 +1,195 @@
+"""`playbook plan`, and carrying out what was approved."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def by_step(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The steps of a plan by name."""
+    return {one["step"]: one for one in plan["steps"]}
+
+
+def get(user_id: str, **rest: Any) -> dict[str, Any]:
+    """A step that reads a user."""
+    return {"uses": "m365.get_user", "connection": "contoso", "with": {"user_id": user_id}, **rest}
+
+
+def test_a_plan_writes_nothing_to_the_store(bench: Any, block: Callable[..., Any]) -> None:
+    """There is no state file afterwards where there was none."""
+    bench.write(block(bench.user()["id"]))
+
+    bench.plan()
+
+    assert not (bench.root / ".counterplay" / "state.db").exists()
+
+
+def test_reads_go_through_and_decide_what_follows(bench: Any, block: Callable[..., Any]) -> None:
+    """A condition over what was read is settled in the plan."""
+    user = bench.user()
+    bench.write(
+        get(user["userPrincipalName"], id="user"),
+        block("{{ steps.user.result.id }}", id="one", when="steps.user.result.accountEnabled"),
+        block("{{ steps.user.result.id }}", id="two", when="not steps.user.result.accountEnabled"),
+    )
+
+    steps = by_step(bench.plan())
+
+    assert steps["one"]["calls"][0]["url"].endswith(f"/users/{user['id']}")
+    assert steps["one"]["subject"] == user["userPrincipalName"]
+    assert steps["one"]["undo"] == "m365.allow_sign_in"
+    assert steps["two"]["does"] == "skipped"
+
+
+def test_what_depends_on_an_unsent_write_is_listed_with_its_condition(
+    bench: Any, block: Callable[..., Any]
+) -> None:
+    """Its result is not known, so neither is what follows from it."""
+    user = bench.user()
+    bench.write(
+        {
+            "id": "revoke",
+            "uses": "m365.revoke_sessions",
+            "connection": "contoso",
+            "with": {"user_id": user["id"]},
+        },
+        block(user["id"], id="sure", when="steps.revoke.result.revoked"),
+        block("{{ steps.revoke.result.user_id }}", id="whom"),
+        block(bench.user(3)["id"], id="never", when="event.no and steps.revoke.result.revoked"),
+    )
+
+    steps = by_step(bench.plan(event={"no": False}))
+
+    assert steps["revoke"]["undo_note"] == "it cannot be taken back"
+    assert steps["sure"]["conditions"] == ["if steps.revoke.result.revoked"]
+    assert len(steps["sure"]["calls"]) == 1
+    assert steps["whom"]["calls"] is None
+    assert steps["whom"]["note"] == "depends on steps.revoke.result.user_id"
+    assert steps["never"]["does"] == "skipped"
+
+
+def test_sinks_are_listed_and_not_sent(bench: Any) -> None:
+    """A delivery is no effect, and a plan makes none."""
+    bench.write(get(bench.user()["id"]), sinks=[{"uses": "intake.forward", "connection": "siem"}])
+
+    plan = bench.plan()
+
+    assert plan["steps"][-1]["does"] == "delivers"
+    assert plan["steps"][-1]["connection"] == "siem"
+    assert bench.simulator.oracle().verdict().outcomes == 0
+
+
+def test_a_step_that_would_fail_is_said_and_ends_the_plan(bench: Any, block: Callable[..., Any]) -> None:
+    """The steps behind it would not be reached."""
+    bench.write(get("nobody@contoso.example"), block(bench.user()["id"], id="block"))
+    file = bench.root / "event.json"
+    file.write_text("{}")
+
+    result = bench.call("plan", "test", "--event", str(file))
+
+    assert result.exit_code == 1
+    assert "no user 'nobody@contoso.example' in the tenant" in result.stdout
+    assert "m365.block_sign_in" not in result.stdout
+
+
+def test_guards_are_heard_in_a_plan(bench: Any, block: Callable[..., Any]) -> None:
+    """What a guard would refuse stands beside the step."""
+    user = bench.user()
+    bench.configure(guardrails={"protected_users": [user["userPrincipalName"]]})
+    bench.write(block(user["id"], id="block"))
+
+    assert by_step(bench.plan())["block"]["guard"].startswith("refuses: ")
+
+
+def test_the_text_names_people_calls_permissions_and_the_way_back(
+    bench: Any, block: Callable[..., Any]
+) -> None:
+    """What an operator reads before saying yes."""
+    user = bench.user()
+    bench.write(block(user["id"], id="block"))
+    file = bench.root / "event.json"
+    file.write_text("{}")
+
+    text = bench.call("run", "test", "--event", str(file), "--plan").stdout
+
+    assert f"CHANGES {user['userPrincipalName']}" in text
+    assert f"/v1.0/users/{user['id']}" in text
+    assert '{"accountEnabled": false}' in text
+    assert "needs Microsoft Graph: User.EnableDisableAccount.All or User.ReadWrite.All" in text
+    assert "taken back by m365.allow_sign_in" in text
+    assert "nothing was sent" in text
+
+
+@pytest.fixture
+def approved(bench: Any, block: Callable[..., Any]) -> Path:
+    """A plan file for blocking one user."""
+    bench.write(block(bench.user()["id"], id="block"))
+    file: Path = bench.root / "event.json"
+    file.write_text("{}")
+    made: Path = bench.root / "plan.json"
+    made.write_text(bench.call("plan", "test", "--event", str(file), "--json").stdout)
+    return made
+
+
+def test_an_approved_plan_is_carried_out_once(bench: Any, approved: Path) -> None:
+    """It sends what the plan says; a second time it does nothing."""
+    for _ in range(2):
+        result = bench.call("run", "test", "--plan-file", str(approved))
+        assert result.exit_code == 0, result.stdout
+
+    assert bench.user()["accountEnabled"] is False
+    assert len(bench.writes) == 1
+    assert len(bench.runs()) == 1
+
+
+def test_a_plan_stops_to_ask_when_the_state_drifted(bench: Any, approved: Path) -> None:
+    """Somebody blocked the account between the plan and the run: nothing is sent."""
+    (tenant,) = bench.simulator._tenants.values()
+    tenant.change_user(bench.user(), {"accountEnabled": False}, app="somebody", request="r")
+
+    result = bench.call("run", "test", "--plan-file", str(approved))
+
+    assert result.exit_code == 3
+    assert "not as it was when the plan was made: accountEnabled differs" in result.stdout
+    assert bench.writes == []
+
+
+def test_a_plan_stops_to_ask_when_a_call_differs(bench: Any, approved: Path) -> None:
+    """A plan that names another call than the run would make: nothing is sent."""
+    from counterplay.runtime.plans import digest_of
+
+    document = json.loads(approved.read_text())
+    document["plans"][0]["steps"][0]["calls"][0]["body"] = {"accountEnabled": True}
+    document["digests"] = [digest_of(one) for one in document["plans"]]
+    approved.write_text(json.dumps(document))
+
+    result = bench.call("run", "test", "--plan-file", str(approved))
+
+    assert result.exit_code == 3
+    assert "it would send PATCH" in result.stdout
+    assert bench.writes == []
+
+
+def test_a_plan_that_was_edited_is_refused(bench: Any, approved: Path) -> None:
+    """The file says what was approved, to the letter."""
+    approved.write_text(approved.read_text().replace(bench.user()["id"], bench.user(3)["id"]))
+
+    result = bench.call("run", "test", "--plan-file", str(approved))
+
+    assert "the plan was changed after it was made" in result.stdout
+    assert bench.writes == []
+
+
+def test_a_plan_of_an_edited_playbook_is_refused(
+    bench: Any, approved: Path, block: Callable[..., Any]
+) -> None:
+    """What was approved is the playbook as it was."""
+    bench.write(block(bench.user(3)["id"], id="block"))
+
+    result = bench.call("run", "test", "--plan-file", str(approved))
+
+    assert "test was edited after the plan was made" in result.stdout
+    assert bench.writes == []
