@@ -121,7 +121,7 @@ class Call:
     # What was sent
 
     def body(self, type_name: str = "") -> Doc:
-        """The request's JSON object, held to the contract when its type is given."""
+        """The request's JSON object; given its type, held to the contract and without annotations."""
         sent = self.request.headers.get("content-type", "")
         if sent and "json" not in sent.lower():
             raise bad_request(
@@ -137,9 +137,10 @@ class Call:
                 "Unable to read JSON request payload. Please ensure Content-Type header is set and payload is"
                 " of valid JSON format."
             )
-        if type_name:
-            self.contract.check(document, type_name)
-        return document
+        if not type_name:
+            return document
+        self.contract.check(document, type_name)
+        return {name: value for name, value in document.items() if "@odata." not in name}
 
     def arguments(self, **kinds: type) -> Doc:
         """The parameters of an action: no others, each of its type; None for what was not sent."""
