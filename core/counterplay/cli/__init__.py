@@ -15,11 +15,19 @@ from counterplay.errors import ConfigError, CounterplayError
 #: Our own commands: where each is, and its line in the help.
 _COMMANDS = {
     "run": ("counterplay.cli.run:run", "Run the playbook NAME, or all playbooks of the set NAME."),
-    "plan": ("counterplay.cli.plan:plan", "Show what a run would read, change and deliver; change nothing."),
+    "plan": ("counterplay.cli.plan:plan", "Show what a run would read, change and deliver; send nothing."),
     "check": ("counterplay.cli.check:check", "Say everything that is wrong with playbooks, before they run."),
     "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
     "show": ("counterplay.cli.show:show", "Show what a playbook does, step by step."),
     "runs": ("counterplay.cli.runs:runs", "List runs, or show one with its steps and effects."),
+    "ledger": (
+        "counterplay.cli.ledger:ledger",
+        "Account for everything that was listed; gaps, retry, export.",
+    ),
+    "dead-letters": (
+        "counterplay.cli.dead_letters:dead_letters",
+        "List records that could not be read or delivered.",
+    ),
     "undo": ("counterplay.cli.undo:undo", "Take back what a run did."),
     "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),
     "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),
