@@ -136,7 +136,8 @@ WHOLE = (
     "  - id: act\n    when: steps.ask.result.approved\n    steps:\n"
     "      - {id: a, uses: std.http, with: {url: 'https://x.example'}, retry: {attempts: 3}}\n"
     "      - id: each\n        for_each: event.users\n        max_parallel: 4\n"
-    "        parallel: [{id: b, uses: std.jsonl, with: {path: b}}, {id: c, uses: std.jsonl, with: {path: c}}]\n"
+    "        parallel: [{id: b, uses: std.jsonl, with: {path: b}}, "
+    "{id: c, uses: std.jsonl, with: {path: c}}]\n"
     "    on_error: [{id: mend, uses: std.jsonl, with: {path: d}}]\n"
     "finally: [{id: tidy, uses: std.jsonl, with: {path: e}, on_error: continue}]\n"
     "sinks: [{uses: std.jsonl, with: {path: f}}]\n"
@@ -173,12 +174,7 @@ def test_the_chart_has_a_node_for_each_step(desk: Any) -> None:
     desk.write("playbooks/whole.yaml", WHOLE)
     chart = desk.playbook("show", "whole", "--mermaid").out
     assert chart.startswith("flowchart TD\n")
-    for part in (
-        '(["std.manual"])',
-        '{"steps.ask.result.approved"}',
-        "subgraph g",
-        '"tidy',
-        '[("std.jsonl")]',
-    ):
+    nodes = ('(["std.manual"])', '{"steps.ask.result.approved"}', "subgraph g", '"tidy', '[("std.jsonl")]')
+    for part in nodes:
         assert part in chart, part
     assert chart.count("subgraph") == sum(line.strip() == "end" for line in chart.splitlines())
