@@ -19,7 +19,6 @@ _COMMANDS = {
     "check": ("counterplay.cli.check:check", "Say everything that is wrong with playbooks, before they run."),
     "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
     "show": ("counterplay.cli.show:show", "Show what a playbook does, step by step."),
-    "runs": ("counterplay.cli.runs:runs", "List runs, or show one with its steps and effects."),
     "ledger": (
         "counterplay.cli.ledger:ledger",
         "Account for everything that was listed; gaps, retry, export.",
@@ -28,6 +27,10 @@ _COMMANDS = {
         "counterplay.cli.dead_letters:dead_letters",
         "List records that could not be read or delivered.",
     ),
+    "runs": ("counterplay.cli.runs:runs", "List runs, show or follow one, cancel one, let one go on."),
+    "approvals": ("counterplay.cli.approvals:approvals", "List the questions that runs wait on."),
+    "approve": ("counterplay.cli.approvals:approve", "Approve what a run asks."),
+    "deny": ("counterplay.cli.approvals:deny", "Deny what a run asks."),
     "undo": ("counterplay.cli.undo:undo", "Take back what a run did."),
     "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),
     "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),
