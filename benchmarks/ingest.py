@@ -24,6 +24,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
+
 BATCH = 524_288
 FIVE = (
     'event.Operation != "a" and event.Workload != "b" and event.UserId != "c"'
@@ -93,7 +95,8 @@ def main() -> None:
         for number, scenario in enumerate(SCENARIOS):
             if options.only and not any(one in scenario.name for one in options.only):
                 continue
-            _measured(scenario, options.events, Path(folder) / str(number), idle)
+            result = _measured(scenario, options.events, Path(folder) / str(number), idle)
+            click.echo(json.dumps(result) if options.json else _line(result))
 
 
 def _measured(scenario: Scenario, events: int, folder: Path, idle: dict[str, Any] | None) -> dict[str, Any]:
@@ -242,6 +245,7 @@ def _serve(settings: dict[str, Any]) -> None:
         strictness=Strictness(**given),
     )
     with simulator:
+        click.echo(json.dumps({**simulator.info(), "folder": settings["folder"]}))
         sys.stdin.read()
 
 
@@ -302,7 +306,7 @@ def _ceiling(info: dict[str, Any], work: str) -> None:
     )
     structs = msgspec.json.Decoder(list[named]).decode  # type: ignore[valid-type]  # made at run time
     encode = msgspec.json.Encoder().encode
-    _began, before = time.monotonic(), time.process_time()
+    began, before = time.monotonic(), time.process_time()
     parts: list[bytes] = []
     size = 0
 
@@ -342,7 +346,8 @@ def _ceiling(info: dict[str, Any], work: str) -> None:
             parts.append(part)
             size += len(part) + 1
     post()
-    time.process_time() - before
+    own = time.process_time() - before
+    click.echo(json.dumps({"own": own, "own_seconds": time.monotonic() - began}))
 
 
 if __name__ == "__main__":
