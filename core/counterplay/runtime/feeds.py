@@ -181,6 +181,13 @@ class Feed:
         )
 
     @property
+    def marks(self) -> dict[str, datetime]:
+        """The low-water mark of each playbook; none for a source without windows."""
+        if not isinstance(self.trigger, FeedTrigger):
+            return {}
+        return {name: one.mark for name, one in self._subscriptions.items()}
+
+    @property
     def pipeline(self) -> Pipeline:
         """The work on the feed's units. Only an open feed has it."""
         assert self._pipeline is not None, "the feed is not open"

@@ -114,6 +114,7 @@ class Work:
     digest: str = ""
     tasks: int = 0
     again: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 class Pipeline:
@@ -161,6 +162,7 @@ class Pipeline:
         self._ready: list[Task] = []  # done but for their acknowledgement
         self._acknowledged: dict[str, dict[int, None]] = {one.name: {} for one in subscribers}
         self._letters: list[DeadLetter] = []
+        self._lags: deque[float] = deque(maxlen=200)
         self._failures = 0
         self._more = True
         self._due_at = 0.0
@@ -216,6 +218,12 @@ class Pipeline:
     def load(self) -> int:
         """Units that are queued or on their way."""
         return self._fetching.queued + len(self._works)
+
+    @property
+    def lag(self) -> float:
+        """Seconds from finding a unit in the ledger to its acknowledgement: mean of the last units."""
+        lags = list(self._lags)
+        return sum(lags) / len(lags) if lags else 0.0
 
     def close(self) -> None:
         """Finish what is on its way and record it. `stop` is set, or the pipeline is idle."""
@@ -638,6 +646,7 @@ class Pipeline:
         known[task.work.stored.id] = None
         if len(known) > _REMEMBERED:
             del known[next(iter(known))]
+        self._lags.append(time.monotonic() - task.work.since)
         self._figures.add("filtered", task.counts["filtered"])
         self._leave(task)
 

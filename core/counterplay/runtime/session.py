@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy.engine import make_url
@@ -34,6 +35,7 @@ from counterplay.modules import (
     Trigger,
 )
 from counterplay.people import this_person
+from counterplay.runtime import metrics
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.listener import Listener
@@ -84,10 +86,13 @@ class Session:
         stop: threading.Event,
         events: Sequence[bytes] | None = None,
         listen: str = "127.0.0.1:8787",
+        metrics_at: str | None = None,
     ) -> None:
         self.name = name
+        self._metrics = metrics_at
         self.figures = Figures()
         self.urls: list[str] = []
+        self.metrics_url = ""
         self._opener = opener
         self._tasks = tasks
         self._once = once or events is not None or all(map(self._only_by_hand, tasks))
@@ -117,6 +122,9 @@ class Session:
             push = [feed for feed in working if isinstance(feed.trigger, PushTrigger)]
             if push and not self._once:
                 self.urls = stack.enter_context(Listener(self._listen, push)).urls
+            if self._metrics is not None:
+                made = partial(metrics.text, self.figures, working, self._opener.budgets)
+                self.metrics_url = stack.enter_context(metrics.Exporter(self._metrics, made)).url
             on_started()
             self._follow(working)
             if dispatcher is not None and self._once:
