@@ -32,6 +32,7 @@ from counterplay.errors import (
 )
 from counterplay.events import Event, JsonObject
 from counterplay.modules import BulkSink, Context, FeedTrigger, Trigger
+from counterplay.runtime.decoding import CUT_OFF
 from counterplay.runtime.fetching import Arrival, Fetching
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.outbox import Batch, Gates, Outbox, Outcome, Segment
@@ -54,6 +55,8 @@ from counterplay.store.runs import NewRun, RunStore, run_id
 
 UNIT_ATTEMPTS = 8
 """A unit that the source answers with an error this often is quarantined, so that others go on."""
+CUT_ATTEMPTS = 6
+"""A unit that is cut off this often is taken as it is, and the ledger names it as partial."""
 LONGEST_DELAY = 60.0
 BYTES_HELD = 16 * 1024 * 1024
 _GROUP = 16
@@ -438,9 +441,10 @@ class Pipeline:
             else:
                 self._set_aside(stored, "quarantined", str(failure), bytes(arrival.body))
             return None
-        if opened.letters and not opened.whole and self._worth_a_second_fetch(stored):
+        if opened.letters and not opened.whole and self._worth_another_fetch(stored, opened):
+            delay = timedelta(seconds=2.0**stored.attempts / 2 if stored.attempts else 0.0)
             self._release(work, again=True)
-            self._store.postpone(stored.id, "the unit did not decode as a whole", now())
+            self._store.postpone(stored.id, "the unit did not decode as a whole", now() + delay)
             return None
         work.opened, work.digest = opened, opened.digest
         return work
@@ -448,6 +452,12 @@ class Pipeline:
     def _worth_a_second_fetch(self, stored: StoredUnit) -> bool:
         """It may be the transfer, or a proxy in between, that broke the unit."""
         return isinstance(self._trigger, FeedTrigger) and stored.attempts == 0 and stored.digest is None
+
+    def _worth_another_fetch(self, stored: StoredUnit, opened: Opened) -> bool:
+        """A cut unit misses events that nobody sees, so it is asked for more often than a spoilt one."""
+        if not any(letter.reason == CUT_OFF for letter in opened.letters):
+            return self._worth_a_second_fetch(stored)
+        return isinstance(self._trigger, FeedTrigger) and stored.attempts < CUT_ATTEMPTS
 
     def _not_fetched(self, stored: StoredUnit, error: Exception) -> None:
         if isinstance(error, InterruptedWork):

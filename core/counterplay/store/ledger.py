@@ -140,14 +140,14 @@ class Ledger:
         ]
 
     def gaps(self, feeds: dict[int, str]) -> list[Gap]:
-        """Recorded ranges first, then units that are quarantined or lost."""
+        """Recorded ranges first, then units that are quarantined, lost, or could be read in part only."""
         with self.database.read() as connection:
             ranges = connection.execute(
                 sa.select(gap).where(gap.c.feed_id.in_(feeds)).order_by(gap.c.start)
             ).all()
             units = connection.execute(
                 sa.select(unit)
-                .where(unit.c.feed_id.in_(feeds), unit.c.status.in_(_ASIDE))
+                .where(unit.c.feed_id.in_(feeds), sa.or_(unit.c.status.in_(_ASIDE), unit.c.broken > 0))
                 .order_by(unit.c.created, unit.c.id)
             ).all()
         found = [
@@ -161,8 +161,8 @@ class Ledger:
                 row.created or "",
                 row.expires or "",
                 row.unit_key,
-                row.status,
-                row.reason or "",
+                row.status if row.status in _ASIDE else "partial",
+                (row.reason or "") if row.status in _ASIDE else f"{row.broken} elements could not be read",
                 row.fetched or row.listed,
             )
             for row in units
