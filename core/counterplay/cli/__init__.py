@@ -20,6 +20,8 @@ _COMMANDS = {
     "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
     "show": ("counterplay.cli.show:show", "Show what a playbook does, step by step."),
     "runs": ("counterplay.cli.runs:runs", "List runs, or show one with its steps and effects."),
+    "audit": ("counterplay.cli.audit:audit", "Check or export the log of everything that was done."),
+    "evidence": ("counterplay.cli.evidence:evidence", "Write one archive about one run, or check one."),
     "undo": ("counterplay.cli.undo:undo", "Take back what a run did."),
     "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),
     "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),

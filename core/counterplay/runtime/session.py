@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
+from counterplay import audit
 from counterplay.clock import now, to_text
 from counterplay.errors import BlockedError, ConfigError, CounterplayError, StateError
 from counterplay.events import JsonObject
@@ -81,8 +82,10 @@ class Session:
         stop: threading.Event,
         events: Sequence[bytes] | None = None,
         listen: str = "127.0.0.1:8787",
+        command: str = "run",
     ) -> None:
         self.name = name
+        self._command = command
         self.figures = Figures()
         self.urls: list[str] = []
         self._opener = opener
@@ -105,6 +108,7 @@ class Session:
         began = time.monotonic()
         with ExitStack() as stack:
             database = self._open_store(stack)
+            self._log_start(database)
             feeds = FeedStore(database)
             runs = RunStore(database)
             # feeds first: they open every connection, and what cannot be opened is told before a run works
@@ -134,6 +138,18 @@ class Session:
         database = open_database(url)
         stack.callback(database.close)
         return database
+
+    def _log_start(self, database: Database) -> None:
+        """The audit log knows of every start, and of what was configured otherwise than at the last one."""
+        playbooks = {task.playbook.name: task.playbook.document for task in self._tasks}
+        audit.configured(database, self._opener.workspace.config_without_secrets, playbooks)
+        about = {
+            "command": self._command,
+            "name": self.name,
+            "playbooks": sorted(playbooks),
+            "once": self._once,
+        }
+        audit.record(database, "command", about)
 
     def _dispatcher(self, runs: RunStore, feeds: FeedStore, stack: ExitStack) -> Any:
         """The dispatcher, when there are runs to do; the engine costs half a second to import."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from counterplay import audit
 from counterplay.clock import now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.database import Database, storable
@@ -364,6 +365,7 @@ class RunStore:
                         ended=moment,
                     )
                 )
+                audit.effect_ended(connection, identity, step_id)
 
     def intend(self, identity: str, step_id: str, about: JsonObject) -> None:
         """Journal an effect before its first request."""
