@@ -1,5 +1,6 @@
 """counterplay: a playbook engine for security response. This is its public API for plugins."""
 
+from counterplay.directives import Ask, Call, Directive, Pause, Stop
 from counterplay.errors import (
     BlockedError,
     ConfigError,
@@ -39,6 +40,7 @@ from counterplay.modules import (
     Action,
     Connection,
     Context,
+    Control,
     FeedTrigger,
     Module,
     PollTrigger,
@@ -52,13 +54,17 @@ from counterplay.verdicts import Verdict
 
 __all__ = [
     "Action",
+    "Ask",
     "BlockedError",
+    "Call",
     "CheckResult",
     "ConfigError",
     "Connection",
     "ConnectionOffer",
     "Context",
+    "Control",
     "CounterplayError",
+    "Directive",
     "EffectIntent",
     "EffectJournal",
     "EffectVerdict",
@@ -71,6 +77,7 @@ __all__ = [
     "JsonObject",
     "Module",
     "Page",
+    "Pause",
     "PermanentError",
     "PluginLoadError",
     "PollTrigger",
@@ -84,6 +91,7 @@ __all__ = [
     "Sink",
     "StateError",
     "StepContext",
+    "Stop",
     "Transform",
     "Trigger",
     "UnavailableError",

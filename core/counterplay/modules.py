@@ -33,6 +33,7 @@ from counterplay.events import (
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
 
+    from counterplay.directives import Directive
     from counterplay.verdicts import Verdict
     from counterplay.wire import Wire
 
@@ -66,6 +67,8 @@ class StepContext(Context):
     playbook: str = ""
     step_id: str = ""
     attempt: int = 1
+    consent: str | None = None
+    """Who agreed to this effect when a guard asked; guards do not ask again then."""
 
     @property
     def idempotency_key(self) -> str:
@@ -216,6 +219,22 @@ class Action(Module):
     def inverse(self, before: JsonObject, result: JsonObject) -> Inverse | None:
         """The step that takes it back, from the state captured before; None when nothing does."""
         return None
+
+
+class Control(Action):
+    """A step that directs its run instead of doing something: it waits, asks, calls a playbook, or stops.
+
+    `direct` is called once, when the step begins; the host carries the directive out, keeps it over
+    restarts, and makes the step's result.
+    """
+
+    def direct(self, context: StepContext) -> Directive:
+        """What the run is to do: a `Pause`, `Ask`, `Call` or `Stop`."""
+        raise NotImplementedError
+
+    def run(self, context: StepContext) -> JsonObject:
+        """Never called: the host asks `direct`."""
+        raise TypeError(f"{type(self).__name__} directs its run and does nothing itself")
 
 
 class Sink(Module):

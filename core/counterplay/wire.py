@@ -90,6 +90,7 @@ class Wire(requests.Session):
         self.backoff = backoff
         self.before_write = before_write
         self.deadline = None if timeout is None else time.monotonic() + timeout
+        self._abandoned = False
         self._stop = stop or threading.Event()
         self._pauses = pauses or Pauses()
         self._mask = mask
@@ -98,6 +99,10 @@ class Wire(requests.Session):
         self.headers["User-Agent"] = _user_agent()
         if connection is not None and connection.ca_file():
             self.verify = connection.ca_file()
+
+    def abandon(self) -> None:
+        """Whoever still works with this session is given up: it sends nothing more."""
+        self._abandoned = True
 
     def request(  # type: ignore[override]  # the arguments that modules use, and one of our own
         self,
@@ -179,6 +184,7 @@ class Wire(requests.Session):
                         raise
                     self._sleep(self._delay(failures, error.retry_after), error.message)
                     continue
+            self._sleep(0.0, "")  # signing in took its time, too
             if write and self.before_write is not None:
                 self.before_write(request)
             try:
@@ -284,6 +290,8 @@ class Wire(requests.Session):
         return random.uniform(ceiling / 2, ceiling)
 
     def _sleep(self, seconds: float, why: str) -> None:
+        if self._abandoned:
+            raise PermanentError("the step was given up at its timeout, and may send nothing more")
         if self._stop.is_set():
             raise InterruptedWork("stopped while waiting for an answer")
         if self.deadline is not None and time.monotonic() >= self.deadline:

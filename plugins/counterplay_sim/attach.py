@@ -33,18 +33,32 @@ class Attachment:
         self.state_dir = state_dir
         self._info = info
         self._own = own
-        self.used = False
+        self.used: set[int] = set()
 
-    def settings(self, uses: str) -> dict[str, Any]:
-        """The settings of a connection of kind `uses`, for an unfinished tenant."""
-        self.used = True
+    def settings(self, uses: str, slot: int = 1) -> dict[str, Any]:
+        """The settings of a connection of kind `uses`, for an unfinished tenant.
+
+        ConfigError: the simulator has no tenant of that number.
+        """
+        self.used.add(slot)
         if self._own is not None:
             self._own.renew()
             self._info = self._own.info()
         else:
             self._info = self._ask("/renew")
-        settings: dict[str, Any] = self._info[uses]
-        return settings
+        for tenant in self._info["tenants"]:
+            if tenant["slot"] == slot:
+                settings: dict[str, Any] = tenant[uses]
+                return settings
+        raise ConfigError(
+            f"the simulator of {self.state_dir} has {len(self._info['tenants'])} tenants, not {slot}",
+            hint=f"start it with `playbook sim --tenants {slot}`",
+        )
+
+    def tenant(self, slot: int = 1) -> str:
+        """The id of a tenant that was used."""
+        found = next(one for one in self._info["tenants"] if one["slot"] == slot)
+        return str(found["m365.tenant"]["tenant_id"])
 
     def oracle(self) -> Oracle:
         """The oracle of this simulator's state."""
@@ -52,12 +66,12 @@ class Attachment:
 
         return self._own.oracle() if self._own is not None else Oracle(self.state_dir)
 
-    def finish(self) -> None:
-        """Mark the tenant as done with."""
+    def finish(self, slot: int = 1) -> None:
+        """Mark a tenant as done with."""
         if self._own is not None:
-            self._own.finish()
+            self._own.finish(slot)
         else:
-            self._ask("/finish")
+            self._ask(f"/finish?tenant={slot}")
 
     def close(self) -> None:
         """Stop the simulator if it is this process's own."""
@@ -87,12 +101,12 @@ def attach(state_dir: Path) -> Attachment:
         return _open[key]
 
 
-def used_since() -> list[Attachment]:
-    """The simulators that this process has used since it was last asked, in order of their first use."""
+def used_since() -> list[tuple[Attachment, int]]:
+    """The simulators and tenants that this process has used since it was last asked."""
     with _lock:
-        used = [attachment for attachment in _open.values() if attachment.used]
-        for attachment in used:
-            attachment.used = False
+        used = [(attachment, slot) for attachment in _open.values() for slot in sorted(attachment.used)]
+        for attachment, _ in used:
+            attachment.used.clear()
         return used
 
 

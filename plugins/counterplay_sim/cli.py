@@ -14,6 +14,7 @@ import click
 from counterplay.errors import ConfigError, CounterplayError
 
 if TYPE_CHECKING:
+    from counterplay_sim.oracle import Oracle
     from counterplay_sim.simulator import Simulator
 
 _STATE_DIR = click.option(
@@ -37,17 +38,44 @@ _STATE_DIR = click.option(
     show_default=True,
     help="How many ordinary audit events a new tenant has.",
 )
+@click.option("--users", default=40, metavar="N", show_default=True, help="How many users it has.")
+@click.option("--rules", type=int, metavar="N", help="How many inbox rules they have together.")
 @click.option(
-    "--requests-per-minute",
-    default=2000,
+    "--scenario",
+    "scenarios",
+    multiple=True,
+    metavar="NAME",
+    help="What happened in a new tenant; may be repeated. account-takeover (default),"
+    " business-email-compromise, aitm-token-theft, malicious-oauth-consent, password-spray, mfa-fatigue,"
+    " mass-download, quiet (nothing), all.",
+)
+@click.option(
+    "--licence",
+    default="e5",
+    show_default=True,
+    metavar="NAME",
+    help="What a new tenant has bought: free, business_basic, business_premium, p1, p2, e3, e5, no_xdr.",
+)
+@click.option(
+    "--tenants",
+    default=1,
     metavar="N",
     show_default=True,
-    help="What the audit feed takes before it answers AF429.",
+    type=click.IntRange(1, 100),
+    help="How many tenants to serve: connections sim, sim-2, sim-3 ...",
+)
+@click.option("--rate", type=float, metavar="N", help="Let the tenant's clock run so many times as fast.")
+@click.option("--plain-http", is_flag=True, help="Speak HTTP without TLS: for measurements only.")
+@click.option(
+    "--requests-per-minute",
+    type=int,
+    metavar="N",
+    help="What the audit feed takes before it answers AF429. Default: 2000.",
 )
 @click.option(
     "--faults",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
-    help="A JSON file with a list of faults to meet on the wire.",
+    help="A JSON file: a list of faults, or an object with `faults` and `strictness`.",
 )
 @click.pass_context
 def sim(
@@ -57,7 +85,14 @@ def sim(
     admin_port: int,
     seed: int,
     events: int,
-    requests_per_minute: int,
+    users: int,
+    rules: int | None,
+    scenarios: tuple[str, ...],
+    licence: str,
+    tenants: int,
+    rate: float | None,
+    plain_http: bool,
+    requests_per_minute: int | None,
     faults: Path | None,
 ) -> None:
     """Run the simulated Microsoft 365 tenant and its intake until Ctrl-C.
@@ -74,20 +109,33 @@ def sim(
     context.obj = folder
     if context.invoked_subcommand is not None:
         return
+    from counterplay_sim.scenario.build import DEFAULT, Plan, scenario_names
     from counterplay_sim.simulator import Simulator
     from counterplay_sim.strictness import Strictness
 
     try:
+        plan = Plan(
+            events=events,
+            users=users,
+            rules=rules,
+            scenarios=scenario_names(scenarios or (DEFAULT,)),
+            licence=licence,
+        )
+        found, switches = _rules(faults)
+        if requests_per_minute is not None:
+            switches = {**switches, "requests_per_minute": requests_per_minute}
         simulator = Simulator(
             folder,
             seed=seed,
-            events=events,
-            faults=_rules(faults),
-            strictness=Strictness(requests_per_minute=requests_per_minute),
+            plan=plan,
+            tenants=tenants,
+            faults=found,
+            strictness=Strictness.parse(switches),
             port=port,
             admin_port=admin_port,
+            tls=not plain_http,
         )
-        _serve(simulator)
+        _serve(simulator, rate)
     except BlockingIOError:
         _fail(ConfigError(f"another process serves the simulated tenant in {folder}", hint="stop it first"))
     except (CounterplayError, ValueError, TypeError) as error:
@@ -97,8 +145,9 @@ def sim(
 @sim.command()
 @_STATE_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as one JSON object.")
+@click.option("--tenant", metavar="N", help="Which tenant, by its number from 1 or its id.")
 @click.pass_context
-def report(context: click.Context, state_dir: Path | None, as_json: bool) -> None:
+def report(context: click.Context, state_dir: Path | None, as_json: bool, tenant: str | None) -> None:
     """Print what the tenant knows: events that arrived or did not, who was changed, requests used.
 
     Exits 0 when every audit event arrived exactly once and byte-equal, 1 when not, 2 without a tenant.
@@ -107,15 +156,26 @@ def report(context: click.Context, state_dir: Path | None, as_json: bool) -> Non
     from counterplay_sim.report import full
 
     folder = state_dir or context.obj
+    oracle = Oracle(folder)
     try:
-        verdict = Oracle(folder).verdict()
+        if tenant is None:
+            verdict = oracle.verdict()
+        else:
+            verdict = oracle.verdict(tenant if len(tenant) == 36 else _nth(oracle, tenant))
     except LookupError as error:
         _fail(ConfigError(str(error), hint="run `playbook run quickstart` or `playbook sim` first"))
     click.echo(json.dumps(verdict.to_dict(), indent=2) if as_json else "\n".join(full(verdict)))
     context.exit(0 if verdict.events.ok else 1)
 
 
-def _serve(simulator: Simulator) -> None:
+def _nth(oracle: Oracle, number: str) -> str:
+    known = oracle.tenants()
+    if not number.isdecimal() or not 0 < int(number) <= len(known):
+        raise LookupError(f"there is no simulated tenant {number}; there are {len(known)}")
+    return known[int(number) - 1]
+
+
+def _serve(simulator: Simulator, rate: float | None = None) -> None:
     stop = threading.Event()
 
     def ask_to_stop(number: int, frame: FrameType | None) -> None:
@@ -124,6 +184,8 @@ def _serve(simulator: Simulator) -> None:
     before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with simulator:
+            if rate is not None:
+                simulator.clock.run_at(rate)
             click.echo(_settings(simulator))
             stop.wait()
     finally:
@@ -134,26 +196,33 @@ def _serve(simulator: Simulator) -> None:
 def _settings(simulator: Simulator) -> str:
     import yaml
 
-    connections = {
-        "sim-tenant": {"uses": "m365.tenant", **simulator.m365_settings()},
-        "sim-intake": {"uses": "intake.key", **simulator.intake_settings()},
-    }
+    connections = {}
+    for tenant in simulator.tenants:
+        slot = tenant.row.slot
+        number = "" if slot == 1 else f"-{slot}"
+        connections[f"sim-tenant{number}"] = {"uses": "m365.tenant", **simulator.m365_settings(slot)}
+        connections[f"sim-intake{number}"] = {"uses": "intake.key", **simulator.intake_settings(slot)}
     text: str = yaml.safe_dump({"connections": connections}, sort_keys=False)
     where = simulator.folder / "sim.json"
     admin = simulator.url("admin")
     return f"{text}# for other processes: COUNTERPLAY_SIM={where}\n# admin: {admin}\n# Ctrl-C ends it"
 
 
-def _rules(file: Path | None) -> list[Any]:
+def _rules(file: Path | None) -> tuple[list[Any], dict[str, Any]]:
+    """The faults and the switches of a faults file. ConfigError: it is no such file."""
     if file is None:
-        return []
+        return [], {}
     try:
-        rules = json.loads(file.read_text("utf-8"))
+        content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"not a JSON file: {error}", path=file) from error
-    if not isinstance(rules, list):
-        raise ConfigError("a faults file holds a JSON list of objects", path=file)
-    return rules
+    if isinstance(content, list):
+        return content, {}
+    if isinstance(content, dict) and set(content) <= {"faults", "strictness"}:
+        return list(content.get("faults", [])), dict(content.get("strictness", {}))
+    raise ConfigError(
+        "a faults file holds a JSON list of faults, or an object with `faults` and `strictness`", path=file
+    )
 
 
 def _fail(error: Exception) -> None:

@@ -9,10 +9,12 @@ import base64
 import binascii
 import hmac
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
 import orjson
 
 from counterplay_sim.http_server import Answer, Request
@@ -21,6 +23,7 @@ from counterplay_sim.tenant import Tenant
 
 MAX_PAYLOAD = 10 * 1024 * 1024
 _KEY_HEADER = "x-sekoiaio-intake-key"
+_PATH = re.compile(r"\$(?:\.[A-Za-z_][\w-]*)*")
 
 
 class _IntakeError(Exception):
@@ -30,19 +33,21 @@ class _IntakeError(Exception):
 
 
 class IntakeService:
-    """Takes single events and batches, as JSON strings or one a line."""
+    """Takes single events and batches: as JSON strings, as objects, as lines, or anywhere in a document."""
 
     name = "intake"
 
     def __init__(self, tenants: Callable[[], Iterable[Tenant]], meter: Meter) -> None:
         self._tenants = tenants
         self._meter = meter
-        self._routes: dict[str, Callable[[Request, bytes], tuple[Tenant, list[bytes]]]] = {
+        self._routes: dict[str, Callable[[Request, bytes], list[tuple[Tenant, bytes]]]] = {
             "/": self._one,
             "/batch": self._batch,
+            "/array": self._array,
             "/plain": self._plain,
             "/plain/batch": self._lines,
             "/jsons": self._objects,
+            "/many": self._many,
         }
 
     def handle(self, request: Request) -> Answer:
@@ -52,44 +57,89 @@ class IntakeService:
         if request.method != "POST":
             return self.failure(405, "method not allowed")
         try:
-            tenant, events = read(request, _payload(request))
+            events = read(request, _payload(request))
         except _IntakeError as error:
             return self.failure(error.status, str(error))
-        self._meter.count(tenant.id, self.name, request.path)
-        receipts = tenant.accept(events)
+        receipts = self._accept(request.path, events)
         if request.path in ("/", "/plain"):
             return Answer(200, orjson.dumps({"event_id": receipts[0]}))
         return Answer(200, orjson.dumps({"event_ids": receipts}))
 
+    def _accept(self, path: str, events: list[tuple[Tenant, bytes]]) -> list[str]:
+        """Keep every event with its tenant; the receipts stand in the order of the events."""
+        receipts = [""] * len(events)
+        for tenant in {id(tenant): tenant for tenant, _ in events}.values():
+            self._meter.count(tenant.id, self.name, path)
+            places = [place for place, (whose, _) in enumerate(events) if whose is tenant]
+            for place, receipt in zip(
+                places, tenant.accept([events[place][1] for place in places]), strict=True
+            ):
+                receipts[place] = receipt
+        return receipts
+
     def failure(self, status: int, text: str) -> Answer:
         return Answer(status, orjson.dumps({"error": text}))
 
-    def _one(self, request: Request, payload: bytes) -> tuple[Tenant, list[bytes]]:
+    def _one(self, request: Request, payload: bytes) -> list[tuple[Tenant, bytes]]:
         document = _object(payload)
         tenant = self._tenant(document.get("intake_key") or _key(request))
-        return tenant, _strings([document.get("json")])
+        return [(tenant, event) for event in _strings([document.get("json")])]
 
-    def _batch(self, request: Request, payload: bytes) -> tuple[Tenant, list[bytes]]:
+    def _batch(self, request: Request, payload: bytes) -> list[tuple[Tenant, bytes]]:
         document = _object(payload)
         tenant = self._tenant(document.get("intake_key") or _key(request))
-        return tenant, _strings(document.get("jsons"))
+        return [(tenant, event) for event in _strings(document.get("jsons"))]
 
-    def _plain(self, request: Request, payload: bytes) -> tuple[Tenant, list[bytes]]:
+    def _array(self, request: Request, payload: bytes) -> list[tuple[Tenant, bytes]]:
+        """Several keys in one call: all of it is taken, or nothing."""
+        documents = _json(payload)
+        if not isinstance(documents, list) or not all(isinstance(one, dict) for one in documents):
+            raise _IntakeError(400, "the body is not a list of JSON objects")
+        tenants = [self._tenant(one.get("intake_key") or _key(request)) for one in documents]
+        return list(zip(tenants, _strings([one.get("json") for one in documents]), strict=True))
+
+    def _plain(self, request: Request, payload: bytes) -> list[tuple[Tenant, bytes]]:
         tenant = self._tenant(_key(request))
         if not payload:
             raise _IntakeError(400, "the body is empty")
-        return tenant, [payload]
+        return [(tenant, payload)]
 
-    def _lines(self, request: Request, payload: bytes) -> tuple[Tenant, list[bytes]]:
+    def _lines(self, request: Request, payload: bytes) -> list[tuple[Tenant, bytes]]:
         tenant = self._tenant(_key(request))
-        return tenant, [line for line in payload.split(b"\n") if line.strip()]
+        lines = (line.removesuffix(b"\r") for line in payload.split(b"\n"))
+        return [(tenant, line) for line in lines if line.strip()]
 
-    def _objects(self, request: Request, payload: bytes) -> tuple[Tenant, list[bytes]]:
+    def _objects(self, request: Request, payload: bytes) -> list[tuple[Tenant, bytes]]:
+        return self._slices(self._tenant(_key(request)), payload)
+
+    def _many(self, request: Request, payload: bytes) -> list[tuple[Tenant, bytes]]:
+        """Any JSON; `path` points at the list of events with a JSONPath of names: `$.a.b`."""
         tenant = self._tenant(_key(request))
+        path = request.query().get("path", "$")
+        if _PATH.fullmatch(path) is None:
+            raise _IntakeError(400, "path is a JSONPath of member names, such as $.records")
+        _json(payload)
+        for name in path.split(".")[1:]:
+            try:
+                payload = bytes(msgspec.json.decode(payload, type=dict[str, msgspec.Raw])[name])
+            except (msgspec.MsgspecError, KeyError):
+                raise _IntakeError(400, f"the body has nothing at {path}") from None
+        return self._slices(tenant, payload)
+
+    @staticmethod
+    def _slices(tenant: Tenant, payload: bytes) -> list[tuple[Tenant, bytes]]:
+        """The elements of a JSON list as the bytes that came; a string is the event that it holds."""
         documents = _json(payload)
         if not isinstance(documents, list):
-            raise _IntakeError(400, "the body is not a list")
-        return tenant, [one.encode() if isinstance(one, str) else orjson.dumps(one) for one in documents]
+            raise _IntakeError(400, "that is not a list of events")
+        try:
+            raw = [bytes(one) for one in msgspec.json.decode(payload, type=list[msgspec.Raw])]
+        except msgspec.MsgspecError:  # stricter than the JSON that was read above
+            raw = [json.dumps(one, separators=(",", ":")).encode() for one in documents]
+        return [
+            (tenant, one.encode("utf-8", "surrogatepass") if isinstance(one, str) else bytes_of)
+            for one, bytes_of in zip(documents, raw, strict=True)
+        ]
 
     def _tenant(self, key: object) -> Tenant:
         if not isinstance(key, str) or not key:

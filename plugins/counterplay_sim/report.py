@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterplay_sim.oracle import EventsVerdict, Verdict
+from counterplay_sim.oracle import ChainState, EventsVerdict, Verdict
 
 
 def lines(verdict: Verdict) -> list[str]:
@@ -65,6 +65,38 @@ def _containment(verdict: Verdict) -> list[str]:
     return ["; ".join(good) + "."] + ([f"Not as it should be: {'; '.join(bad)}."] if bad else [])
 
 
+def _losses(events: EventsVerdict) -> list[str]:
+    said = []
+    if events.delay_p50 is not None:
+        said.append(
+            f"  from listable to arrival: p50 {events.delay_p50:,.1f} s, p95 {events.delay_p95:,.1f} s,"
+            f" longest {events.delay_max:,.1f} s"
+        )
+    if events.lost_to_faults:
+        kinds = ", ".join(sorted(set(events.lost_to_faults.values())))
+        said.append(
+            f"  of the missing, {len(events.lost_to_faults):,} were kept back by faults on purpose ({kinds}),"
+            f" {len(events.unexplained):,} were not"
+        )
+    if events.withheld:
+        said.append(f"  {len(events.withheld):,} more could never be listed: nothing was subscribed then")
+    return said
+
+
+def _chain(chain: ChainState) -> str:
+    left = {
+        "sessions": chain.sessions,
+        "rules": chain.rules,
+        "consents": chain.grants,
+        "applications": chain.service_principals,
+        "sign-in methods": chain.authentication_methods,
+        "devices": chain.devices,
+    }
+    held = ", ".join(f"{len(keys)} {what}" for what, keys in left.items() if keys) or "nothing"
+    access = "blocked" if chain.blocked else "not blocked"
+    return f"Attack {chain.scenario} on {chain.victim}: {access}; the attacker still has {held}"
+
+
 def full(verdict: Verdict) -> list[str]:
     """Everything, for `playbook sim report`."""
     events = verdict.events
@@ -72,6 +104,7 @@ def full(verdict: Verdict) -> list[str]:
         f"Tenant {verdict.tenant}{' (finished)' if verdict.finished else ''}",
         f"Audit events: {events.offered:,} offered ({events.listed_twice:,} of them listed more than once),"
         f" {events.arrived:,} arrived, {events.exact:,} exactly once and byte-equal",
+        *_losses(events),
         f"  missing {len(events.missing):,}, more than once {len(events.duplicated):,},"
         f" altered {len(events.altered):,}",
         f"Alerts: {verdict.alerts_offered:,} offered, {verdict.alerts_arrived:,} arrived;"
@@ -86,6 +119,10 @@ def full(verdict: Verdict) -> list[str]:
         f"Attacked: {victim.upn}: {'blocked' if victim.blocked else 'can sign in'},"
         f" {victim.sessions} live sessions, malicious rules on: {rules}"
     )
+    said += [_chain(chain) for chain in verdict.chains]
+    for recovery in verdict.recoveries:
+        after = f", after at most {recovery.longest:,.1f} s" if recovery.longest is not None else ""
+        said.append(f"Fault {recovery.fault}: met {recovery.met:,}, over {recovery.recovered:,}{after}")
     said.append("Requests:" if verdict.requests else "Requests: none")
     said += [f"  {operation}: {count:,}" for operation, count in verdict.requests.items()]
     said += [f"  most within a minute, {name}: {count:,}" for name, count in verdict.most_in_a_minute.items()]

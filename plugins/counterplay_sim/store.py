@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-VERSION = 1
+VERSION = 2
 FILE = "sim.db"
 
 _SCHEMA = """
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE tenant (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, seed INTEGER NOT NULL,
-    created TEXT NOT NULL, finished TEXT, doc TEXT NOT NULL);
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, slot INTEGER NOT NULL,
+    seed INTEGER NOT NULL, created TEXT NOT NULL, finished TEXT, doc TEXT NOT NULL);
 CREATE TABLE entry (
     tenant TEXT NOT NULL, content_type TEXT NOT NULL, ingested INTEGER NOT NULL, event TEXT NOT NULL,
     body BLOB NOT NULL);
@@ -35,14 +35,22 @@ CREATE TABLE journal (
     action TEXT NOT NULL, user TEXT NOT NULL, target TEXT NOT NULL, before TEXT NOT NULL,
     after TEXT NOT NULL, request TEXT NOT NULL);
 CREATE TABLE arrival (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, at TEXT NOT NULL, receipt TEXT NOT NULL,
-    sha256 BLOB NOT NULL, size INTEGER NOT NULL, body BLOB);
+    number INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, at INTEGER NOT NULL,
+    receipt TEXT NOT NULL, keys BLOB NOT NULL, digests BLOB NOT NULL);
 CREATE INDEX arrival_by_tenant ON arrival (tenant);
+CREATE TABLE arrival_body (arrival INTEGER NOT NULL, tenant TEXT NOT NULL, place INTEGER NOT NULL,
+    body BLOB NOT NULL, PRIMARY KEY (arrival, place));
+CREATE TABLE mishap (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, at INTEGER NOT NULL, fault TEXT NOT NULL,
+    service TEXT NOT NULL, target TEXT NOT NULL, content_type TEXT NOT NULL, since INTEGER NOT NULL,
+    until INTEGER NOT NULL, events TEXT NOT NULL, recovered INTEGER);
+CREATE INDEX mishap_by_tenant ON mishap (tenant);
 CREATE TABLE request_count (
     tenant TEXT NOT NULL, service TEXT NOT NULL, operation TEXT NOT NULL, second INTEGER NOT NULL,
     count INTEGER NOT NULL, PRIMARY KEY (tenant, service, operation, second));
 """
-_OF_A_TENANT = ("entry", "object", "journal", "arrival", "request_count")
+_OF_A_TENANT = ("entry", "object", "journal", "arrival", "arrival_body", "mishap", "request_count")
+_KEY_SIZE, _DIGEST_SIZE = 36, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +65,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:
-    """A tenant as it was begun. `doc` holds its settings and the scenario's ground truth."""
+    """A tenant as it was begun. `slot` tells the tenants of one simulator apart, from 1.
+
+    `doc` holds its settings, what its scenario was invented from, and the scenario's ground truth.
+    """
 
     id: str
+    slot: int
     seed: int
     created: str
     finished: str | None
@@ -82,13 +94,35 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One event that the intake accepted. `body` is None when it equals an offered event byte for byte."""
+    """One event that the intake accepted, at a time in ns.
 
-    at: str
-    receipt: str
+    `key` is the `Id` of the tenant's audit event that it is; else it is empty, and `body` holds it.
+    """
+
+    at: int
+    key: str
     sha256: bytes
-    size: int
     body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Mishap:
+    """One time that a fault was met (`at`, ns), and when the same target was served again, if it was.
+
+    `fault` is the fault's kind. `events` are those that it kept from the reader, by `Id`; `content_type`,
+    `since` and `until` (ns) say where in the log they lie.
+    """
+
+    at: int
+    fault: str
+    service: str
+    target: str
+    content_type: str = ""
+    since: int = 0
+    until: int = 0
+    events: tuple[str, ...] = ()
+    recovered: int | None = None
+    number: int = 0
 
 
 class Store:
@@ -116,9 +150,14 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, VERSION):
+        if version > VERSION:
             raise sqlite3.DatabaseError(f"the state file has version {version}, this program reads {VERSION}")
-        if version == 0:
+        if 0 < version < VERSION:  # a pretend tenant of an older program cannot go on: begin anew
+            tables = self._rows(
+                "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'", ()
+            )
+            self._db.executescript("".join(f"DROP TABLE {name};" for (name,) in tables))
+        if version < VERSION:
             self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
 
     def close(self) -> None:
@@ -152,18 +191,22 @@ class Store:
 
     def tenants(self) -> list[TenantRow]:
         """All tenants, oldest first."""
-        rows = self._rows("SELECT id, seed, created, finished, doc FROM tenant ORDER BY number", ())
+        rows = self._rows("SELECT id, slot, seed, created, finished, doc FROM tenant ORDER BY number", ())
         return [
-            TenantRow(key, seed, created, finished, json.loads(doc))
-            for key, seed, created, finished, doc in rows
+            TenantRow(key, slot, seed, created, finished, json.loads(doc))
+            for key, slot, seed, created, finished, doc in rows
         ]
 
     def add_tenant(self, row: TenantRow) -> None:
         """Begin a tenant."""
         self._write(
-            "INSERT INTO tenant (id, seed, created, finished, doc) VALUES (?, ?, ?, ?, ?)",
-            [(row.id, row.seed, row.created, row.finished, json.dumps(row.doc))],
+            "INSERT INTO tenant (id, slot, seed, created, finished, doc) VALUES (?, ?, ?, ?, ?, ?)",
+            [(row.id, row.slot, row.seed, row.created, row.finished, json.dumps(row.doc))],
         )
+
+    def change_tenant(self, tenant: str, doc: dict[str, Any]) -> None:
+        """Keep other settings of a tenant."""
+        self._write("UPDATE tenant SET doc = ? WHERE id = ?", [(json.dumps(doc), tenant)])
 
     def finish_tenant(self, tenant: str, at: str) -> None:
         """Mark a tenant as done with; it stays readable until another one begins."""
@@ -253,19 +296,85 @@ class Store:
             for at, app, action, user, target, before, after, request in rows
         ]
 
-    def add_arrivals(self, tenant: str, arrivals: Iterable[Arrival]) -> None:
-        """Keep what the intake accepted; committed when this returns."""
-        self._write(
-            "INSERT INTO arrival (tenant, at, receipt, sha256, size, body) VALUES (?, ?, ?, ?, ?, ?)",
-            ((tenant, a.at, a.receipt, a.sha256, a.size, a.body) for a in arrivals),
-        )
+    def add_arrivals(
+        self,
+        tenant: str,
+        at: int,
+        receipt: str,
+        keys: list[str],
+        digests: list[bytes],
+        bodies: dict[int, bytes],
+    ) -> None:
+        """Keep what the intake accepted in one request; committed when this returns.
+
+        `keys` are the `Id`s of the tenant's own events; anything else has an empty one, and its body in
+        `bodies` by its place.
+        """
+        packed = "".join(key.ljust(_KEY_SIZE)[:_KEY_SIZE] for key in keys).encode("ascii")
+        with self.transaction():
+            row = self._db.execute(
+                "INSERT INTO arrival (tenant, at, receipt, keys, digests) VALUES (?, ?, ?, ?, ?)",
+                (tenant, at, receipt, packed, b"".join(digests)),
+            ).lastrowid
+            self._write(
+                "INSERT INTO arrival_body VALUES (?, ?, ?, ?)",
+                ((row, tenant, place, body) for place, body in bodies.items()),
+            )
 
     def arrivals(self, tenant: str) -> Iterator[Arrival]:
         """What the intake accepted, in order."""
-        for row in self._rows(
-            "SELECT at, receipt, sha256, size, body FROM arrival WHERE tenant = ? ORDER BY number", (tenant,)
+        bodies: dict[int, dict[int, bytes]] = {}
+        for number, place, body in self._rows(
+            "SELECT arrival, place, body FROM arrival_body WHERE tenant = ?", (tenant,)
         ):
-            yield Arrival(*row)
+            bodies.setdefault(number, {})[place] = body
+        for number, at, packed, digests in self._rows(
+            "SELECT number, at, keys, digests FROM arrival WHERE tenant = ? ORDER BY number", (tenant,)
+        ):
+            own = bodies.get(number, {})
+            keys = packed.decode("ascii")
+            for place in range(len(keys) // _KEY_SIZE):
+                key = keys[place * _KEY_SIZE : (place + 1) * _KEY_SIZE].strip()
+                digest = digests[place * _DIGEST_SIZE : (place + 1) * _DIGEST_SIZE]
+                yield Arrival(at, key, digest, own.get(place))
+
+    def add_mishap(self, tenant: str, mishap: Mishap) -> int:
+        """Keep that a fault was met; gives its number for `recovered`."""
+        with self._lock:
+            done = self._db.execute(
+                "INSERT INTO mishap (tenant, at, fault, service, target, content_type, since, until, events)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    tenant,
+                    mishap.at,
+                    mishap.fault,
+                    mishap.service,
+                    mishap.target,
+                    mishap.content_type,
+                    mishap.since,
+                    mishap.until,
+                    json.dumps(mishap.events),
+                ),
+            )
+        return int(done.lastrowid or 0)
+
+    def recovered(self, numbers: Iterable[int], at: int) -> None:
+        """Keep when the target of these mishaps was served again."""
+        self._write("UPDATE mishap SET recovered = ? WHERE number = ?", ((at, number) for number in numbers))
+
+    def mishaps(self, tenant: str) -> list[Mishap]:
+        """Every fault that was met, in order. Those of no tenant (a refused token) count for all."""
+        rows = self._rows(
+            "SELECT at, fault, service, target, content_type, since, until, events, recovered, number"
+            " FROM mishap WHERE tenant IN (?, '') ORDER BY number",
+            (tenant,),
+        )
+        return [
+            Mishap(
+                at, fault, service, target, kind, since, until, tuple(json.loads(events)), recovered, number
+            )
+            for at, fault, service, target, kind, since, until, events, recovered, number in rows
+        ]
 
     def add_requests(self, counts: Iterable[tuple[str, str, str, int, int]]) -> None:
         """Add to the request counts: (tenant, service, operation, second, count)."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 import orjson
 
+from counterplay.errors import StateError
 from counterplay_sim.blobs import BlobIndex
 from counterplay_sim.clock import NANOSECONDS, Clock, stamp
+from counterplay_sim.faults_log import LogFault
 from counterplay_sim.objects import Collection, Objects
-from counterplay_sim.scenario.build import Scenario
-from counterplay_sim.store import Arrival, Change, Entry, Store, TenantRow
+from counterplay_sim.scenario.background import Background, Ids, key_of
+from counterplay_sim.scenario.build import Plan, Scenario, ordinary
+from counterplay_sim.store import Change, Entry, Store, TenantRow
 from counterplay_sim.strictness import Strictness
 
 Doc = dict[str, Any]
@@ -36,20 +40,25 @@ GRANTS = {
 }
 
 
-def begin(store: Store, scenario: Scenario, seed: int, created: datetime) -> TenantRow:
-    """Write a new tenant into the store, in one transaction; finished ones make room for it."""
+def begin(
+    store: Store, scenario: Scenario, plan: Plan, seed: int, created: datetime, slot: int = 1
+) -> TenantRow:
+    """Write a new tenant into the store, in one transaction; finished ones of its slot make room for it."""
     doc = {
         "client_id": scenario.client,
         "client_secret": secrets.token_urlsafe(32),
         "intake_key": secrets.token_urlsafe(32),
         "domain": scenario.domain,
+        "licence": plan.licence,
         "grants": {service: list(roles) for service, roles in GRANTS.items()},
+        "plan": plan.to_dict(),
+        "fingerprint": fingerprint(scenario.ordinary),
         "truth": scenario.truth,
     }
-    row = TenantRow(scenario.tenant, seed, stamp(created), None, doc)
+    row = TenantRow(scenario.tenant, slot, seed, stamp(created), None, doc)
     with store.transaction():
         for old in store.tenants():
-            if old.finished:
+            if old.finished and old.slot == slot:
                 store.drop_tenant(old.id)
         store.add_tenant(row)
         store.add_entries(row.id, scenario.log)
@@ -58,13 +67,49 @@ def begin(store: Store, scenario: Scenario, seed: int, created: datetime) -> Ten
         store.put_objects(row.id, "rules", ((person.id, person.rules) for person in scenario.people))
         store.put_objects(row.id, "alert", ((str(alert["id"]), alert) for alert in scenario.alerts))
         store.put_objects(row.id, "organization", [(row.id, scenario.organization)])
+        for kind, documents in scenario.objects.items():
+            store.put_objects(row.id, kind, ((str(document["id"]), document) for document in documents))
     return row
+
+
+def fingerprint(ordinary: Mapping[str, Background]) -> str:
+    """Tells whether a program still invents the same events."""
+    digest = hashlib.sha256()
+    for _, background in sorted(ordinary.items()):
+        for number in range(0, len(background), max(1, len(background) // 50)):
+            digest.update(background.body(number))
+    return digest.hexdigest()
+
+
+def log_of(
+    store: Store,
+    row: TenantRow,
+    strictness: Strictness,
+    ground: tuple[Ids, Mapping[str, Background]] | None = None,
+) -> BlobIndex:
+    """The ingestion log of a tenant. StateError: this program would invent other events."""
+    ids, events = ground or ordinary(row.seed, datetime.fromisoformat(row.created), Plan.of(row.doc["plan"]))
+    if fingerprint(events) != row.doc["fingerprint"]:
+        raise StateError(
+            f"the simulated tenant {row.id} was invented by another version of this program",
+            hint="delete the simulator's state folder: the next start begins a new tenant",
+        )
+    saved = json.loads(store.setting(f"log_faults/{row.id}") or "[]")
+    faults = [LogFault(**{**one, "nth": tuple(one["nth"])}) for one in saved]
+    return BlobIndex(store.entries(row.id), strictness, events, ids, faults)
 
 
 class Tenant:
     """A tenant's present state. Its services read the members and change them by the methods only."""
 
-    def __init__(self, store: Store, row: TenantRow, clock: Clock, strictness: Strictness) -> None:
+    def __init__(
+        self,
+        store: Store,
+        row: TenantRow,
+        clock: Clock,
+        strictness: Strictness,
+        ground: tuple[Ids, Mapping[str, Background]] | None = None,
+    ) -> None:
         self.id = row.id
         self.row = row
         self.clock = clock
@@ -77,12 +122,10 @@ class Tenant:
         self.licence: str = row.doc.get("licence", "e5")
         self.lock = threading.RLock()
         self._store = store
-        entries = store.entries(row.id)
-        self.blobs = BlobIndex(entries, strictness)
-        self._offered = {hashlib.sha256(entry.body).digest() for entry in entries}
+        self.blobs = log_of(store, row, strictness, ground)
         self.objects = Objects(store, row.id)
         self.subscriptions: dict[str, Doc] = store.objects(row.id, "subscription")
-        self._recent: deque[int] = deque()
+        self._recent: dict[str, deque[int]] = {}
 
     @property
     def users(self) -> Collection:
@@ -144,7 +187,6 @@ class Tenant:
         with self.transaction():
             entry = replace(entry, ingested=self.blobs.append(entry))
             self._store.add_entries(self.id, [entry])
-            self._offered.add(hashlib.sha256(entry.body).digest())
 
     def journal(
         self, action: str, *, user: str, target: str, before: Doc, after: Doc, app: str, request: str
@@ -153,30 +195,68 @@ class Tenant:
         at = stamp(self.clock.now(), 6)
         self._store.add_change(self.id, Change(at, app, action, user, target, before, dict(after), request))
 
+    def events(self) -> dict[str, bytes]:
+        """Every audit event that can be listed by now, by `Id`, as it is served."""
+        return {line.key: line.body for line in self.blobs.lines(self.clock.now_ns())}
+
     def put_subscription(self, subscription: Doc) -> None:
-        """Keep the state of a subscription to a content type."""
+        """Keep the state of a subscription to a content type; members with `@sim.` are nobody's business."""
         with self.lock:
             self.subscriptions[subscription["contentType"]] = subscription
             self._store.put_objects(self.id, "subscription", [(subscription["contentType"], subscription)])
 
-    def accept(self, events: Iterable[bytes]) -> list[str]:
-        """Keep events that arrived at the intake; they are durable when this returns their receipts."""
-        now = stamp(self.clock.now(), 6)
-        arrivals = []
-        for body in events:
-            digest = hashlib.sha256(body).digest()
-            kept = None if digest in self._offered else body
-            arrivals.append(Arrival(now, secrets.token_hex(16), digest, len(body), kept))
-        self._store.add_arrivals(self.id, arrivals)
-        return [arrival.receipt for arrival in arrivals]
-
-    def throttled(self) -> bool:
-        """Count a request against the sliding minute; True when it is one too many."""
-        now = self.clock.now_ns()
+    def remove_subscription(self, content_type: str) -> None:
+        """Let a subscription be as if it had never been, but for the times when it was."""
         with self.lock:
-            while self._recent and self._recent[0] <= now - 60 * NANOSECONDS:
-                self._recent.popleft()
-            if len(self._recent) >= self.strictness.requests_per_minute:
+            found = self.subscriptions.get(content_type)
+            if found is not None:
+                self.put_subscription({**found, "status": "disabled", "webhook": None, "@sim.removed": True})
+
+    def disturb(self, faults: Sequence[LogFault]) -> None:
+        """Let these log faults, and no others, hold for this tenant, also after a restart."""
+        with self.lock:
+            if tuple(faults) != self.blobs.faults:
+                saved = json.dumps([asdict(fault) for fault in faults])
+                self._store.set_setting(f"log_faults/{self.id}", saved)
+                self.blobs.disturb(faults)
+
+    def accept(self, events: Sequence[bytes]) -> list[str]:
+        """Keep events that arrived at the intake; they are durable when this returns their receipts."""
+        receipt = secrets.token_hex(12)
+        sha256, knows = hashlib.sha256, self.blobs.knows
+        digests, keys, bodies = [], [], {}
+        for place, body in enumerate(events):
+            digests.append(sha256(body).digest())
+            key = key_of(body) or _id_of(body)
+            if key is not None and knows(key):
+                keys.append(key)
+            else:
+                keys.append("")
+                bodies[place] = body
+        self._store.add_arrivals(self.id, self.clock.now_ns(), receipt, keys, digests, bodies)
+        return [f"{receipt}{place:08x}" for place in range(len(events))]
+
+    def throttled(self, publisher: str = "") -> bool:
+        """Count a request against the sliding minute; True when it is one too many, which is not counted."""
+        now = self.clock.now_ns()
+        whom = publisher if self.strictness.quota_by == "publisher" else ""
+        with self.lock:
+            recent = self._recent.setdefault(whom, deque())
+            while recent and recent[0] <= now - 60 * NANOSECONDS:
+                recent.popleft()
+            if len(recent) >= self.strictness.requests_per_minute:
                 return True
-            self._recent.append(now)
+            recent.append(now)
             return False
+
+
+def _id_of(body: bytes) -> str | None:
+    """The `Id` of an arrival that is laid out otherwise, when it is a JSON object that has one."""
+    if b'"Id"' not in body:
+        return None
+    try:
+        document = orjson.loads(body)
+    except ValueError:
+        return None
+    key = document.get("Id") if isinstance(document, dict) else None
+    return key if isinstance(key, str) and len(key) == 36 and key.isascii() else None

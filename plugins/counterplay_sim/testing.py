@@ -16,13 +16,17 @@ from counterplay_sim.attach import ask, close_all
 from counterplay_sim.clock import ManualClock
 from counterplay_sim.faults import Fault
 from counterplay_sim.oracle import Oracle, Verdict
+from counterplay_sim.oracle_ledger import LedgerEntry
+from counterplay_sim.scenario.build import Plan
 from counterplay_sim.simulator import FOLDER, INFO_FILE, Simulator
 from counterplay_sim.strictness import Strictness
 
 __all__ = [
     "Fault",
+    "LedgerEntry",
     "ManualClock",
     "Oracle",
+    "Plan",
     "Simulator",
     "SimulatorProcess",
     "Strictness",

@@ -263,7 +263,7 @@ def test_the_time_that_a_service_asks_for_is_respected(remote, wire, status: int
     remote.get(URL, status=status, headers={"Retry-After": value})
     with pytest.raises(RetryableError, match=r"the deadline passes before .* is over") as caught:
         wire(Api(), timeout=20).get(URL)
-    assert 30 < (caught.value.retry_after or 0) <= 90
+    assert 30 < (caught.value.retry_after or 0) <= 1800
     assert len(remote.calls) == 1
 
 

@@ -97,7 +97,6 @@ class _Checker:
         self.check_trigger(early)
         self.condition(("filter",), self.data.get("filter"), filters)
         if "once_per" in self.data:
-            self.not_yet("once_per", ("once_per",))
             self.texts(("once_per", "key"), _mapping(self.data["once_per"]).get("key"), filters)
         later = frozenset(self.ids.values())
         why = f"an expression here sees {', '.join(sorted(_IN_STEPS))}"
@@ -105,7 +104,6 @@ class _Checker:
         self.unique_ids(("steps",), self.data.get("steps"), {})
         done = self.sequence(("steps",), self.data.get("steps"), scope, leading=True)
         if self.data.get("finally"):
-            self.not_yet("finally", ("finally",))
             self.sequence(("finally",), self.data["finally"], scope.after(done))
         sinks = StepScope(
             frozenset(("inputs",)), self.inputs, "a sink takes many records at once: it sees inputs only"
@@ -134,8 +132,6 @@ class _Checker:
     def check_trigger(self, scope: StepScope) -> None:
         trigger = self.data.get("trigger")
         self.trigger = self.use(("trigger",), trigger, ("trigger",), scope)
-        if _mapping(trigger).get("on", "first") != "first":
-            self.not_yet("trigger.on", ("trigger", "on"))
 
     def unique_ids(self, path: Path, steps: Any, seen: dict[str, Path]) -> None:
         for place, step in enumerate(_list(steps)):
@@ -192,8 +188,6 @@ class _Checker:
             info = self.use(path, step, ("action", "transform", "sink"), inner)
             if info is not None and "for_each" not in step:
                 own = {name: _result_schema(info)}
-            if info is not None and info.kind == "sink":
-                self.not_yet("sink step", (*path, "uses"))
         if isinstance(step.get("on_error"), list):
             self.sequence((*path, "on_error"), step["on_error"], inner.after({name: None}).plus("error"))
         return own if "for_each" in step else {**children, **own}
@@ -202,13 +196,8 @@ class _Checker:
         return self.step(path, branch, scope, False) if isinstance(branch, dict) else {}
 
     def forms(self, path: Path, step: JsonObject) -> None:
-        for form in ("parallel", "steps", "for_each", "max_parallel", "retry", "timeout"):
-            if form in step:
-                self.not_yet(form, (*path, form))
         if step.get("verify") is True:
             self.not_yet("verify", (*path, "verify"))
-        if isinstance(step.get("on_error"), list):
-            self.not_yet("on_error", (*path, "on_error"))
 
     # -- uses of modules
 

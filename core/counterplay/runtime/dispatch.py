@@ -12,6 +12,9 @@ from counterplay.store.runs import RunStore
 
 SLOTS = 8
 SWEEP = 0.5
+SHORT_WAIT = 60.0
+"""Seconds: a run that waits in its steps for no longer than that still counts as working."""
+TOLD_AFTER = 0.5
 
 log = logging.getLogger("counterplay.runs")
 
@@ -65,7 +68,7 @@ class Dispatcher:
         """Return when no run works and none is due, or when the process is asked to stop."""
         while not self._stop.is_set():
             with self._changed:
-                if not self._active and not self._runs.due(1):
+                if not self._active and not self._runs.due(1) and not self._runs.wakes_within(SHORT_WAIT):
                     return
                 self._changed.wait(SWEEP)
 
@@ -92,7 +95,8 @@ class Dispatcher:
         self._engine.close()
 
     def _requeue_stranded(self) -> None:
-        """A run that says `running` while no segment of it works goes on with a new segment."""
+        """What no segment works on goes on with a new segment: the engine knows the old one as ended."""
+        self._runs.renumber(self._active)
         for identity, number in self._runs.with_status("running"):
             segment = f"{identity}/{number}"
             if segment not in self._active and self._engine.status(segment) != "running":
@@ -117,6 +121,7 @@ class Dispatcher:
             try:
                 self._release_unreadable()
                 self._start_due()
+                self._runs.tell(TOLD_AFTER)
             except CounterplayError as error:
                 self._on_failure(error)
                 return
@@ -135,10 +140,6 @@ class Dispatcher:
         for identity, number in self._runs.due(free + len(active)):
             segment = f"{identity}/{number}"
             if segment in active or free <= 0 or self._stop.is_set():
-                continue
-            if self._engine.status(segment) in ("ended", "failed", "cancelled"):
-                # It failed before it could say so in the run's row; the engine would not start it again.
-                self._runs.park(identity, "queued", None, None)
                 continue
             free -= 1
             with self._changed:

@@ -93,7 +93,7 @@ class EffectRunner:
         except (InterruptedWork, StateError):
             raise
         except Exception as error:
-            return Outcome("failed", error=str(as_work_error(error, uses)))
+            return failed(as_work_error(error, uses))
 
     def _effect(
         self,
@@ -108,9 +108,10 @@ class EffectRunner:
             before = action.capture(context)
         else:
             before = known.before
-            settled = self._settle(action, context, known)
-            if settled is not None:
-                return settled
+            if known.status in ("intended", "unknown"):
+                settled = self._settle(action, context, known)
+                if settled is not None:
+                    return settled
         intent = EffectIntent(
             run_id=context.run_id,
             playbook=context.playbook,
@@ -125,17 +126,20 @@ class EffectRunner:
         )
         if terms is not None and known is None:
             given = terms.check(action, context, before)
-            if given is not None:
+            if given is not None and not (given.status == "paused" and context.consent is not None):
                 return given
         with self._guards.one_at_a_time:
             verdict = self._guards.verdict(intent, context)
+            if verdict is not None and verdict.ask and context.consent is not None:
+                verdict = None  # somebody agreed
             if verdict is not None and verdict.ask:
                 return Outcome("paused", error=verdict.reason)
             self._intend(intent)
         if verdict is not None:
             outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
         else:
-            sent_before = known is not None and bool(known.calls)
+            open_before = known is not None and known.status in ("intended", "unknown")
+            sent_before = open_before and known is not None and bool(known.calls)
             outcome = self._act(uses, action, context, before, sent_before)
         try:
             self._host.hook.counterplay_after_effect(
@@ -173,7 +177,7 @@ class EffectRunner:
             return self._after_lost_answer(action, context, before, error)
         except RetryableError as error:
             if not sent and not sent_before:
-                return Outcome("failed", error=str(error), effect="failed")
+                return failed(error, effect="failed")
             return self._after_lost_answer(action, context, before, error)  # it may have taken effect
         except Exception as error:
             return Outcome("failed", error=str(as_work_error(error, uses)), effect="failed")
@@ -204,7 +208,8 @@ class EffectRunner:
         self, action: Action, context: StepContext, before: JsonObject, error: WorkError
     ) -> Outcome:
         if action.settle != "read":
-            return Outcome("failed", error=str(error), effect="unknown")
+            again = action.settle == "repeat"
+            return Outcome("failed", error=str(error), effect="unknown", passing=again)
         try:
             result = action.settled(context, before)
         except (InterruptedWork, StateError):
@@ -212,9 +217,8 @@ class EffectRunner:
         except Exception as unread:
             return _unsettled(f"{error.message}, and reading it back failed", unread)
         if result is None:
-            return Outcome(
-                "failed", error=f"{error.message}; reading it back shows no effect", effect="failed"
-            )
+            text = f"{error.message}; reading it back shows no effect"
+            return Outcome("failed", error=text, effect="failed", passing=True)
         return Outcome(
             "succeeded",
             self._mask_json(result),
@@ -273,6 +277,13 @@ class EffectRunner:
             raise PermanentError(f"{uses}: {error}", hint="this is a fault of the plugin") from error
         masked: JsonObject = self._mask_json(copy)
         return masked
+
+
+def failed(error: WorkError, effect: str | None = None) -> Outcome:
+    """The outcome of an attempt that raised."""
+    passing = isinstance(error, RetryableError)
+    after = error.retry_after if isinstance(error, RetryableError) else None
+    return Outcome("failed", error=str(error), effect=effect, passing=passing, retry_after=after)
 
 
 def _unsettled(what: str, error: Exception) -> Outcome:

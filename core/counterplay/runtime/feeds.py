@@ -22,6 +22,7 @@ from counterplay.errors import (
     CounterplayError,
     GoneError,
     InterruptedWork,
+    PermanentError,
     RetryableError,
     StateError,
     UnavailableError,
@@ -524,6 +525,7 @@ class Feed:
         unreadable = [*sifted.unreadable, *keyless]
         with self._store.database.write() as connection:
             added = self._runs.add(connection, runs)
+            suppressed = self._runs.holders(connection, runs)
             if not waits_for:
                 letters = [
                     DeadLetter(reason, event.raw, event.position, taker.name, unit_id=stored.id)
@@ -552,7 +554,15 @@ class Feed:
         for event, reason in unreadable:
             self._figures.notice(f"{taker.name} {stored.unit.id} {event.position}", f"{taker.name}: {reason}")
         self._figures.add("filtered", sifted.filtered)
-        self._figures.add("runs_known", len(runs) - len(added))
+        self._figures.add("runs_suppressed", len(suppressed))
+        self._figures.add("runs_known", len(runs) - len(added) - len(suppressed))
+        for one in runs:
+            if one.once is not None and one.id in suppressed:
+                self._figures.notice(
+                    f"{taker.name} once_per {one.once.key}",
+                    f"{taker.name}: the run {suppressed[one.id]} holds {one.once.key!r}; "
+                    "further events for it start none until its window ends",
+                )
         return added
 
     def _fresh(
@@ -582,12 +592,14 @@ class Feed:
     def _new_runs(
         self, taker: Subscriber, events: Sequence[Event]
     ) -> tuple[list[NewRun], list[tuple[Event, str]]]:
-        """The runs that the events ask for, and the events whose run key the trigger cannot tell."""
+        """The runs that the events ask for, and the events without a key for that, or for `once_per`."""
         runs: list[NewRun] = []
         keyless: list[tuple[Event, str]] = []
         for event in events if taker.starts_runs else ():
             try:
                 runs.append(self._new_run(taker, event))
+            except PermanentError as error:
+                keyless.append((event, str(error)))
             except Exception as error:
                 keyless.append((event, f"the trigger cannot tell its run key: {error!r}"))
         return runs, keyless
@@ -601,7 +613,12 @@ class Feed:
         self._figures.notice(taker.name, f"{state}: {error}; its events are held back")
 
     def _new_run(self, taker: Subscriber, event: Event) -> NewRun:
-        key = self.trigger.run_key(event) or f"{event.meta['unit']}#{event.position}"
+        updates = taker.playbook.trigger.on == "updates"
+        own = self.trigger.delivery_key(event) if updates else self.trigger.run_key(event)
+        key = own or f"{event.meta['unit']}#{event.position}"
+        meta = dict(event.meta)
+        if taker.starter is not None:
+            meta["starter"] = taker.starter
         return NewRun(
             id=run_id(self.key.tenant, taker.name, key),
             tenant=self.key.tenant,
@@ -609,9 +626,10 @@ class Feed:
             run_key=key,
             document=taker.playbook.document,
             event=event.raw,
-            meta=dict(event.meta),
+            meta=meta,
             inputs=taker.inputs,
             connections=taker.renames,
+            once=taker.once_key(event),
         )
 
     def _deliver(

@@ -1,78 +1,49 @@
 """One generic interpreter for every playbook: it walks the snapshot that the run began with.
 
-A run is executed in segments. Within a segment each step is recorded by the engine; a segment begins
-with a recorded list of what earlier segments finished. What people see, and what decides whether a
-step is done, is our own `cp_step` row, written in the same transaction as its effect's outcome.
+A run is executed in segments, and the engine sees to it that a segment which began comes to its end,
+whatever becomes of the process. What people see, and what decides whether a step is done, is our own
+`cp_step` row, written in one transaction with its effect's outcome, by the segment that holds the run.
+So a segment that begins again finds its place by reading rows: nothing is recorded twice, and nothing
+has to be replayed in the same order.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from counterplay.clock import from_text, now
-from counterplay.engine import EngineInterrupt, Recorder, ReplayedFailure
-from counterplay.errors import (
-    CounterplayError,
-    InterruptedWork,
-    PermanentError,
-    RetryableError,
-    StateError,
-    WorkError,
-    as_work_error,
-)
-from counterplay.events import Event, JsonObject, encoded
+from counterplay.clock import from_text
+from counterplay.engine import EngineInterrupt, Recorder
+from counterplay.errors import CounterplayError, InterruptedWork, StateError
+from counterplay.events import Event, JsonObject
 from counterplay.hookspecs import RunRecord
-from counterplay.language import Playbook, Step, Use, from_document, with_defaults
-from counterplay.modules import Action, Sink, StepContext
+from counterplay.language import Playbook, Step, from_document
+from counterplay.language.build import step_ids
 from counterplay.plugins import PluginHost
-from counterplay.runtime.delivery import deliver
+from counterplay.runtime.attempts import Attempts
 from counterplay.runtime.effects import EffectRunner, Targets
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.results import Outcome
-from counterplay.runtime.terms import terms_of
-from counterplay.store.feeds import DeadLetter, FeedStore
-from counterplay.store.runs import RunStore, StoredRun
-
-SINK_PATIENCE = 30.0
-"""Seconds that a run waits for its sink inside a segment; longer waits are parked rows."""
-PARKED_FOR = timedelta(seconds=60)
-BLOCKED_AFTER = timedelta(hours=24)
+from counterplay.runtime.outcomes import OutcomeSender
+from counterplay.runtime.segments import (
+    Failure,
+    Frame,
+    Parked,
+    RunCancelled,
+    RunStopped,
+    Segment,
+    StepFailed,
+    all_steps,
+)
+from counterplay.runtime.walk import Walk, visible_steps
+from counterplay.store.feeds import FeedStore
+from counterplay.store.runs import Lease, LeaseLost, RunStore, StoredRun
 
 log = logging.getLogger("counterplay.runs")
-
-
-@dataclass
-class _Segment:
-    """What a running segment knows: the run, its playbook, and the results so far."""
-
-    run: StoredRun
-    playbook: Playbook
-    event: JsonObject
-    steps: dict[str, JsonObject]
-    finished: frozenset[str]
-
-    def scope(self) -> Mapping[str, Any]:
-        return {
-            "event": self.event,
-            "meta": self.run.meta,
-            "inputs": self.run.inputs,
-            "steps": self.steps,
-            "run": {"id": self.run.id, "playbook": self.run.playbook, "created": self.run.created},
-        }
-
-
-class _Parked(Exception):
-    """The run waits as a row; its next segment goes on from there."""
 
 
 class Interpreter:
@@ -91,35 +62,38 @@ class Interpreter:
     ) -> None:
         self._host = host
         self._runs = runs
-        self._feeds = feeds
         self._opener = opener
         self._figures = figures
         self._stop = stop
         self._on_end = on_end
         self._on_failure = on_failure
-        self._effects = EffectRunner(
-            host, runs, Targets(), opener.secrets.mask_json, opener.workspace.guardrails
-        )
+        self._sender = OutcomeSender(host, runs, feeds, opener, figures, stop)
+        guardrails = opener.workspace.guardrails
+        effects = EffectRunner(host, runs, Targets(), opener.secrets.mask_json, guardrails)
+        self._attempts = Attempts(host, runs, opener, effects, self._sender, figures, stop)
         self._playbooks: dict[str, Playbook] = {}
         self._parsing = threading.Lock()
 
     def segment(self, name: str, record: Recorder) -> None:
         """Execute one segment of a run to its end or to its next long wait."""
+        identity, _, number = name.rpartition("/")
         try:
-            self._execute(name, record)
-        except (InterruptedWork, ReplayedFailure):
-            self._runs.park(name.rpartition("/")[0], "queued", None, None)
+            self._execute(identity, int(number))
+        except (Parked, LeaseLost):
+            pass
+        except InterruptedWork:
+            self._runs.park(identity, "queued", None, None)
         except StateError as error:
             self._on_failure(error)
             raise
         except EngineInterrupt:
             raise
-        except SQLAlchemyError as error:  # the engine could not record what was done
+        except SQLAlchemyError as error:  # what was done could not be recorded
             self._on_failure(StateError(f"run {name}: {type(error).__name__}: {error}"))
             raise
         except Exception as error:  # the run must neither hang as `running` nor stop all the others
             log.exception("run %s stopped at a fault of its own", name)
-            self._give_up(name.rpartition("/")[0], f"it cannot be executed: {type(error).__name__}: {error}")
+            self._give_up(identity, f"it cannot be executed: {type(error).__name__}: {error}")
         finally:
             self._on_end(name)
 
@@ -128,287 +102,137 @@ class Interpreter:
         if run is not None and run.ended is None:
             self._finish(run, "failed", self._opener.secrets.mask(error))
 
-    def _execute(self, name: str, record: Recorder) -> None:
-        identity, _, number = name.rpartition("/")
-        if not self._runs.begin(identity, int(number)):
-            return
+    def _execute(self, identity: str, number: int) -> None:
         run = self._runs.get(identity)
         if run is None:
             raise StateError(f"the run {identity} is not in the store")
-        if run.segment == 1 and not self._runs.steps(identity):
-            self._figures.add("runs")
-            self._call_hook("counterplay_run_started", RunRecord(run.id, run.playbook, run.tenant))
-        finished = frozenset(record("load", lambda: self._finished(identity)))
+        if not self._runs.begin(identity, number):
+            return
         try:
             playbook = self._playbook_of(run)
         except CounterplayError as unreadable:
             self._finish(run, "failed", f"its playbook cannot be read: {unreadable}")
             return
-        data = Event(run.event).data
-        segment = _Segment(run, playbook, data, {}, finished)
-        try:
-            error = self._run_steps(segment, record)
-        except _Parked:
-            return
-        outcome = "failed" if error else "succeeded"
-        record("outcome", lambda: self._runs.set_outcome(identity, outcome, error))
-        if self._run_sinks(segment, record, outcome, error):
-            self._finish(run, outcome, error)
+        segment = self._segment(run, playbook, Lease(identity, number, run.cancel))
+        if run.started is None and _is_whole(run):
+            self._figures.add("runs" if run.parent is None else "runs_called")
+            self._call_hook("counterplay_run_started", RunRecord(run.id, run.playbook, run.tenant))
+        walk = Walk(segment, self._runs, self._attempts, self._figures, self._stop, self._opener.secrets.mask)
+        if _is_whole(run):
+            self._whole(walk)
+        else:
+            self._part(walk)
 
-    def _finished(self, identity: str) -> list[str]:
-        return [step.step_id for step in self._runs.steps(identity) if step.ended is not None]
+    def _segment(self, run: StoredRun, playbook: Playbook, lease: Lease) -> Segment:
+        positions = {name: place for place, name in enumerate(step_ids(playbook.document).values())}
+        segment = Segment(run, playbook, lease, Event(run.event).data, positions)
+        self._inherit(segment, run)
+        for row in self._runs.steps(run.id) if run.started is not None else ():
+            segment.keep(row)
+        if segment.rows:
+            segment.steps.update(visible_steps(self._runs, run.id))
+            for attempt in self._runs.attempts(run.id):
+                if attempt.status == "failed":
+                    segment.retried[attempt.step_id] = segment.retried.get(attempt.step_id, 0) + 1
+        return segment
+
+    def _inherit(self, segment: Segment, run: StoredRun) -> None:
+        """A branch sees the steps that its parent has done; the parent does not move meanwhile."""
+        if run.parent is None or run.origin.get("role") == "call":
+            return
+        parent = self._runs.get(run.parent)
+        if parent is not None:
+            self._inherit(segment, parent)
+            segment.steps.update(visible_steps(self._runs, parent.id))
 
     def _playbook_of(self, run: StoredRun) -> Playbook:
-        import hashlib
-
         digest = hashlib.sha256(repr(run.document).encode("utf-8", "surrogatepass")).hexdigest()
         with self._parsing:
             if digest not in self._playbooks:
                 self._playbooks[digest] = from_document(run.document, self._host)
             return self._playbooks[digest]
 
-    # --- steps ---------------------------------------------------------------------------------
+    # --- a whole run ---------------------------------------------------------------------------------
 
-    def _run_steps(self, segment: _Segment, record: Recorder) -> str | None:
-        """Run what is left of the steps; the error that stopped the run, or None."""
-        for position, step in enumerate(segment.playbook.run_steps):
-            if step.id not in segment.finished:
-                if self._stop.is_set():
-                    raise InterruptedWork("stopped between two steps")
-                if record(step.id, partial(self._step, segment, step, position)) == "parked":
-                    raise _Parked
-            done = self._recall(segment, step.id)
-            if done["status"] == "failed" and step.on_error == "stop":
-                return f"step {step.id}: {done['error']}"
-        return None
-
-    def _recall(self, segment: _Segment, step_id: str) -> JsonObject:
-        stored = next(one for one in self._runs.steps(segment.run.id) if one.step_id == step_id)
-        about: JsonObject = {"status": stored.status, "error": stored.error}
-        if stored.result is not None:
-            about["result"] = stored.result
-        segment.steps[step_id] = about
-        return about
-
-    def _step(self, segment: _Segment, step: Step, position: int) -> str:
-        """One attempt of a step. Returns its status, for the engine's record."""
-        identity = segment.run.id
-        earlier = next((one for one in self._runs.steps(identity) if one.step_id == step.id), None)
-        if earlier is not None and earlier.ended is not None:
-            return earlier.status  # it ended before the engine could record it
-        use = step.use
-        assert use is not None
-        attempt = self._runs.step_started(identity, step.id, position, use.uses)
-        if step.when is not None:
-            truth = step.when.evaluate(segment.scope())
-            if truth.error is not None:
-                self._figures.add("condition_errors")
-                log.warning("run %s, step %s: `when` is false because %s", identity, step.id, truth.error)
-            if not truth.value:
-                self._runs.step_ended(identity, step.id, "skipped", error=truth.error)
-                return "skipped"
-        arguments: JsonObject | None = None
-        try:
-            arguments = self._arguments(use, step.arguments.render(segment.scope()))
-            outcome = self._act(segment, step, use, arguments, attempt)
-        except (InterruptedWork, StateError):
-            raise
-        except Exception as error:
-            outcome = Outcome("failed", error=str(as_work_error(error, use.uses)))
-        if outcome.status == "paused":
-            return self._pause(segment, step.id, outcome.error or "")
-        self._runs.step_ended(
-            identity,
-            step.id,
-            outcome.status,
-            arguments=self._opener.secrets.mask_json(arguments),
-            result=outcome.result,
-            error=outcome.error and self._opener.secrets.mask(outcome.error),
-            effect_status=outcome.effect,
-            verified=outcome.verified,
-            settled=outcome.settled,
-        )
-        if outcome.status == "failed":
-            self._figures.add("steps_failed")
-        if outcome.effect is not None:
-            self._figures.add(f"effects_{outcome.effect}")
-        return outcome.status
-
-    def _pause(self, segment: _Segment, step_id: str, reason: str) -> str:
-        """Nothing was done: a person has to agree first."""
-        run = segment.run
-        text = self._opener.secrets.mask(f"step {step_id}: {reason}")
-        self._runs.park(run.id, "blocked", None, text)
-        self._figures.notice(
-            f"run {run.id}",
-            f"run {run.id} of {run.playbook} waits for a person: {text}; `playbook runs show {run.id}`",
-        )
-        return "parked"
-
-    def _arguments(self, use: Use, rendered: object) -> JsonObject:
-        """Rendered arguments with the schema's defaults, checked now that their values are known."""
-        from jsonschema import Draft202012Validator
-
-        if not isinstance(rendered, dict):
-            raise PermanentError(f"`with` of {use.uses} is not a mapping")
-        schema = self._host.module(use.uses).schema
-        arguments = with_defaults(schema, rendered)
-        for flaw in Draft202012Validator(schema).iter_errors(arguments):
-            place = ".".join(["with", *(str(part) for part in flaw.absolute_path)])
-            raise PermanentError(f"{place}: {flaw.message}", hint="the value comes from an expression")
-        return arguments
-
-    def _act(self, segment: _Segment, step: Step, use: Use, arguments: JsonObject, attempt: int) -> Outcome:
-        run = segment.run
-        info = self._host.module(use.uses)
-        action = info.cls(arguments)
-        if not isinstance(action, Action):
-            raise PermanentError(f"{use.uses} is a {info.kind}, not an action")
-        connection = self._opener.connection_for(use, segment.playbook, run.connections, run.meta)
-        with self._opener.wire(connection) as http:
-            context = StepContext(
-                http=http,
-                connection=connection,
-                stop=self._stop,
-                run_id=run.id,
-                playbook=run.playbook,
-                step_id=step.id,
-                attempt=attempt,
-            )
-            known = next((one for one in self._runs.effects(run.id) if one.step_id == step.id), None)
-            tenant = connection.tenant if connection is not None else run.tenant
-            terms = terms_of(run.meta, step.id, self._opener)
-            return self._effects.attempt(use.uses, action, context, tenant, known, terms)
-
-    # --- sinks ---------------------------------------------------------------------------------
-
-    def _run_sinks(self, segment: _Segment, record: Recorder, outcome: str, error: str | None) -> bool:
-        """Deliver the outcome record to each sink; False when the run was parked on one."""
-        offset = len(segment.playbook.run_steps)
-        for index, use in enumerate(segment.playbook.sinks):
-            step_id = f"sink:{index + 1}"
-            if step_id in segment.finished:
-                continue
+    def _whole(self, walk: Walk) -> None:
+        """Steps, then `finally`, then the sinks; how the steps ended is on record before what follows."""
+        segment = walk.segment
+        run, playbook = segment.run, segment.playbook
+        status, failed_at = run.outcome, run.failed_at
+        error = (failed_at or {}).get("error")
+        if status is None:
+            status, error, failure = self._ended(walk, self._steps_of(run, playbook), _frame_of(run))
+            failed_at = _failed_at(failure, error)
+            if playbook.finally_steps or playbook.sinks:
+                self._runs.set_outcome(run.id, status, error, failed_at)
+        walk.heed_cancel = False
+        if playbook.finally_steps:
+            segment.ending = {"status": status, "error": error}
+            last, text, failure = self._ended(walk, playbook.finally_steps, Frame())
+            if last == "failed":
+                status, error = "failed", "; ".join(filter(None, (error, f"finally: {text}")))
+                failed_at = failed_at or _failed_at(failure, error)
+        for index, use in enumerate(playbook.sinks):
             if self._stop.is_set():
                 raise InterruptedWork("stopped before a sink")
-            answer = record(
-                step_id,
-                partial(self._sink, segment, use, step_id, offset + index, outcome, error),
-            )
-            if answer == "parked":
-                return False
-        return True
+            self._sender.at_end(walk, index, use, status, error)
+        self._finish(run, status, error, failed_at=failed_at)
 
-    def _sink(
-        self, segment: _Segment, use: Use, step_id: str, position: int, outcome: str, error: str | None
-    ) -> str:
-        identity = segment.run.id
-        earlier = next((one for one in self._runs.steps(identity) if one.step_id == step_id), None)
-        if earlier is not None and earlier.ended is not None:
-            return earlier.status
-        self._runs.step_started(identity, step_id, position, use.uses)
-        first_try = from_text(earlier.started) if earlier is not None else now()
-        patience = time.monotonic() + SINK_PATIENCE
-        failures = 0
-        while True:
-            try:
-                receipts, dead = self._send(segment, use, step_id, outcome, error)
-            except (InterruptedWork, StateError):
-                raise
-            except RetryableError as failure:
-                failures += 1
-                delay = failure.retry_after or min(8.0, 2.0**failures / 2)
-                if time.monotonic() + delay < patience:
-                    if self._stop.wait(delay):
-                        raise InterruptedWork("stopped while a sink was not ready") from failure
-                    continue
-                return self._park(segment, step_id, first_try, failure)
-            except Exception as failure:
-                return self._park(segment, step_id, first_try, as_work_error(failure, use.uses))
-            status = "failed" if dead else "succeeded"
-            self._runs.step_ended(identity, step_id, status, result={"receipts": receipts}, error=dead)
-            self._figures.add("outcomes", 1 if not dead else 0)
-            return status
+    def _steps_of(self, run: StoredRun, playbook: Playbook) -> tuple[Step, ...]:
+        """A playbook that is called has no batch path: its leading transforms are steps."""
+        return playbook.steps if run.parent is not None else playbook.run_steps
 
-    def _send(
-        self, segment: _Segment, use: Use, step_id: str, outcome: str, error: str | None
-    ) -> tuple[list[str], str | None]:
-        """One delivery of the outcome record: receipts, and why it became a dead letter if it did."""
-        run = segment.run
-        arguments = self._arguments(use, use.template.render({"inputs": run.inputs}))
-        sink = self._host.module(use.uses).cls(arguments)
-        if not isinstance(sink, Sink):
-            raise PermanentError(f"{use.uses} is not a sink")
-        record = Event(encoded(self._outcome_record(segment, outcome, error)), {"run": run.id})
-        receipts: list[str] = []
-        flaws: list[str] = []
+    def _ended(
+        self, walk: Walk, steps: tuple[Step, ...], frame: Frame
+    ) -> tuple[str, str | None, Failure | None]:
+        try:
+            walk.sequence(steps, frame)
+        except StepFailed as failed:
+            failure = failed.failure
+            return "failed", f"step {failure.chain[0]}: {failure.error}", failure
+        except RunStopped as stopped:
+            return stopped.status, stopped.reason if stopped.status == "failed" else None, None
+        except RunCancelled:
+            by = walk.segment.lease.cancel or {}
+            return "cancelled", f"cancelled by {by.get('by', 'somebody')}", None
+        return "succeeded", None, None
 
-        def on_dead(event: Event, reason: str) -> None:
-            letter = DeadLetter(reason, event.raw, run_id=run.id, playbook=run.playbook, sink=use.uses)
-            with self._feeds.database.write() as connection:
-                self._feeds.bury(connection, [letter])
-            self._figures.add("dead_letters")
-            self._figures.notice(
-                f"{run.id} {step_id}", f"run {run.id}: its outcome is a dead letter: {reason}"
-            )
-            flaws.append(reason)
+    # --- a branch or an element ------------------------------------------------------------------------
 
-        connection = self._opener.connection_for(use, segment.playbook, run.connections, run.meta)
-        with self._opener.wire(connection) as http:
-            context = StepContext(
-                http=http,
-                connection=connection,
-                stop=self._stop,
-                run_id=run.id,
-                playbook=run.playbook,
-                step_id=step_id,
-            )
-            deliver(
-                sink,
-                context,
-                [record],
-                lambda _batch, given: receipts.extend(one.remote_id for one in given),
-                on_dead,
-            )
-        return receipts, flaws[0] if flaws else None
+    def _part(self, walk: Walk) -> None:
+        run = walk.segment.run
+        steps = all_steps((*walk.segment.playbook.steps, *walk.segment.playbook.finally_steps))
+        step = steps[run.parent_step or ""]
+        frame = _frame_of(run)
+        if run.origin["role"] == "branch":
+            step = step.steps[run.place or 0]
+        else:
+            frame = Frame(frame.names, frame.deadline, element_of=step.id)
+        try:
+            walk.sequence((step,), frame)
+        except StepFailed as failed:
+            at = _failed_at(failed.failure, None)
+            self._runs.end(run.id, "failed", f"step {failed.failure.chain[0]}: {failed}", failed_at=at)
+        except RunStopped as stopped:
+            stop = {"status": stopped.status, "reason": stopped.reason}
+            self._runs.end(run.id, "succeeded", None, stop=stop)
+        except RunCancelled:
+            self._runs.end(run.id, "cancelled", "cancelled")
+        else:
+            self._runs.end(run.id, "succeeded", None)
 
-    def _park(self, segment: _Segment, step_id: str, first_try: datetime, error: WorkError) -> str:
-        """Wait for the sink as a row: it is tried again each minute, and reported."""
-        run = segment.run
-        passing = isinstance(error, RetryableError) and now() - first_try < BLOCKED_AFTER
-        status = "waiting" if passing else "blocked"
-        reason = self._opener.secrets.mask(f"{step_id}: {error}")
-        self._runs.park(run.id, status, now() + PARKED_FOR, reason)
-        self._figures.notice(f"run {run.id}", f"run {run.id} of {run.playbook} is {status} at {reason}")
-        return "parked"
+    # --- the end -----------------------------------------------------------------------------------------
 
-    def _outcome_record(self, segment: _Segment, outcome: str, error: str | None) -> JsonObject:
-        run = segment.run
-        return {
-            "run": run.id,
-            "playbook": run.playbook,
-            "status": outcome,
-            "error": error,
-            "event": segment.event,
-            "steps": segment.steps,
-            "effects": [
-                {
-                    "step": one.step_id,
-                    "uses": one.uses,
-                    "tenant": one.tenant,
-                    "target": one.target,
-                    "status": one.status,
-                    "verified": one.verified,
-                }
-                for one in self._runs.effects(run.id)
-            ],
-        }
-
-    def _finish(self, run: StoredRun, status: str, error: str | None) -> None:
-        self._runs.end(run.id, status, error)
-        self._figures.add(f"runs_{status}")
+    def _finish(
+        self, run: StoredRun, status: str, error: str | None, *, failed_at: JsonObject | None = None
+    ) -> None:
+        self._runs.end(run.id, status, error, failed_at=failed_at)
         self._figures.notice(f"run {run.id}", None)
-        if error:
+        if not _is_whole(run):
+            return
+        if run.parent is None:
+            self._figures.add(f"runs_{status}")
+        if status == "failed" and run.parent is None:
             self._figures.notice(
                 f"run {run.id}",
                 f"run {run.id} of {run.playbook} failed: {error}; `playbook runs show {run.id}`",
@@ -423,3 +247,21 @@ class Interpreter:
             getattr(self._host.hook, name)(run=record)
         except Exception as error:  # a listener's fault must not change the run
             log.warning("the hook %s failed: %s: %s", name, type(error).__name__, error)
+
+
+def _is_whole(run: StoredRun) -> bool:
+    """A run of a playbook, not a branch or an element of one."""
+    return run.parent is None or run.origin.get("role") == "call"
+
+
+def _frame_of(run: StoredRun) -> Frame:
+    names: JsonObject = {name: run.origin[name] for name in ("item", "error") if name in run.origin}
+    deadline = run.origin.get("deadline")
+    return Frame(names, from_text(deadline) if deadline else None)
+
+
+def _failed_at(failure: Failure | None, error: str | None) -> JsonObject | None:
+    """Where to go on when the run is tried again, and why it ended as it did."""
+    if failure is None:
+        return None if error is None else {"steps": [], "passing": False, "error": error}
+    return {"steps": list(failure.chain), "passing": failure.passing, "error": error}

@@ -8,7 +8,7 @@ from typing import Any
 
 from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
-from counterplay.language import Labels, Playbook, Use, connection_of, with_defaults
+from counterplay.language import Labels, Playbook, Use, connection_of, load, with_defaults
 from counterplay.language.arguments import problems
 from counterplay.modules import Connection
 from counterplay.plugins import PluginHost
@@ -64,9 +64,16 @@ class Opener:
             raise ConfigError(f"{use.uses} needs a connection of kind {kind}", hint="write `connection:`")
         return self.connection(renames.get(named, named), kind)
 
-    def wire(self, connection: Connection | None) -> Wire:
-        """A session for the connection's services."""
-        return Wire(connection, stop=self._stop, pauses=self._pauses, mask=self.secrets.mask)
+    def playbook(self, name: str) -> Playbook:
+        """The playbook of that name as it stands now, checked. ConfigError: there is none, or it is wrong."""
+        found = load(self.workspace.playbook_file(name), self.host, None)
+        if not isinstance(found, Playbook):
+            raise ConfigError(f"{name!r} is a set; only a single playbook can be called")
+        return found
+
+    def wire(self, connection: Connection | None, timeout: float | None = None) -> Wire:
+        """A session for the connection's services; `timeout` is its total deadline in seconds."""
+        return Wire(connection, stop=self._stop, pauses=self._pauses, mask=self.secrets.mask, timeout=timeout)
 
     def planning_wire(self, connection: Connection | None, *, writes: bool) -> PlanningWire:
         """The same for a plan: it reads, and writes down what would be written."""

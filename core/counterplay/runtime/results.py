@@ -20,3 +20,8 @@ class Outcome:
     effect: str | None = None
     verified: bool | None = None
     settled: str | None = None
+    passing: bool = False
+    """The failure may go away by itself, and trying again does no harm."""
+    retry_after: float | None = None
+    arguments: JsonObject | None = None
+    """What the action was given, secrets masked."""

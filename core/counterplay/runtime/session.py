@@ -34,10 +34,12 @@ from counterplay.modules import (
     Transform,
     Trigger,
 )
+from counterplay.people import this_person
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
+from counterplay.runtime.segments import all_steps
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
 from counterplay.store.database import Database, WorkerLock, explained, open_database
 from counterplay.store.feeds import FeedKey, FeedStore
@@ -288,10 +290,12 @@ class Session:
             opened = self._for_use(use, task, meta)
             name = f"{index + 1}:{use.uses}@{opened.label if opened else ''}"
             sinks.append(SinkPipe(name, sink, self._context(opened)))
-        for needed in [*(step.use for step in playbook.run_steps), *playbook.sinks]:
+        inside = all_steps((*playbook.run_steps, *playbook.finally_steps)).values()
+        for needed in [*(step.use for step in inside), *playbook.sinks]:
             if needed is not None:  # a connection that cannot be opened is told before anything runs
                 self._for_use(needed, task, meta)
-        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks)
+        starter = this_person() if self._events is not None else None
+        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks, starter=starter)
 
     def _for_use(self, use: Use, task: Task, meta: JsonObject) -> Connection | None:
         opened = self._opener.connection_for(use, task.playbook, task.renames, meta)

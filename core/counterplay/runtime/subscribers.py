@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from counterplay.errors import PermanentError
 from counterplay.events import Event, JsonObject
 from counterplay.language import Playbook
 from counterplay.modules import Context, Sink, Transform
+from counterplay.store.runs import OnceKey
 
 BLOCKED_RETRY = 60.0
 _LONGEST_PAUSE = 60.0
@@ -45,6 +48,20 @@ class Subscriber:
     transforms: Sequence[tuple[Transform, Context]] = ()
     sinks: Sequence[SinkPipe] = ()
     pause: Pause = field(default_factory=lambda: Pause())
+    starter: str | None = None
+    """Who gave the events by hand; they may not approve what needs two people."""
+
+    def once_key(self, event: Event) -> OnceKey | None:
+        """What `once_per` says of the event. PermanentError: its key fails, or is empty."""
+        rule = self.playbook.once_per
+        if rule is None:
+            return None
+        scope = {"event": event.data, "meta": event.meta, "inputs": self.inputs}
+        key = rule.key.render(scope)
+        if key is None or key == "" or key == [] or key == {}:
+            raise PermanentError("once_per.key is empty")
+        text = key if isinstance(key, str) else json.dumps(key, sort_keys=True)
+        return OnceKey(text, rule.window)
 
     @property
     def name(self) -> str:

@@ -168,10 +168,11 @@ snapshot = Table(
 
 #: Runs, and the outbox at once: a row that is `queued` has still to be started.
 #: `status`: held, queued, running, waiting, blocked, succeeded, failed, cancelled.
-#: A branch of `parallel`, an element of `for_each` and a called playbook are runs of their own, with the
-#: `parent` run and its step, `place` among their siblings, and `held` until their turn comes. `rank` orders
-#: what is queued: children keep their parent's. `stop` holds what `std.stop` said, `cancel` who asked for
-#: it, `failed_at` the failed step and the groups around it.
+#: A branch of `parallel`, an element of `for_each` and a called playbook are runs of their own: they have
+#: the `parent` run and its step, a `place` among their siblings, an `origin` (role, `item`, deadline,
+#: `error`), and are `held` until their turn comes. `rank` orders what is queued: children keep their
+#: parent's. `stop` holds what `std.stop` said, `cancel` who asked for it, `failed_at` the failed step and
+#: the groups around it.
 run = Table(
     "cp_run",
     metadata,
@@ -196,7 +197,7 @@ run = Table(
     Column("parent", Text),
     Column("parent_step", Text),
     Column("place", Integer),
-    Column("item", Text),
+    Column("origin", Text),
     Column("stop", Text),
     Column("cancel", Text),
     Column("failed_at", Text),

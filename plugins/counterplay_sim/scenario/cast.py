@@ -177,6 +177,17 @@ def _give_rules(chance: random.Random, person: Person, number: int) -> None:
         )
 
 
+def more_rules(chance: random.Random, crowd: list[Person], count: int) -> None:
+    """Give the people rules until there are so many."""
+    missing = count - sum(len(person.rules) for person in crowd)
+    for number in range(max(0, missing)):
+        person = crowd[number % len(crowd)]
+        name, conditions, actions = _RULES[number % len(_RULES)]
+        person.rules.append(
+            rule(chance, name, len(person.rules) + 1, conditions, {**actions, "stopProcessingRules": False})
+        )
+
+
 def rule(chance: random.Random, name: str, sequence: int, conditions: Doc | None, actions: Doc) -> Doc:
     """An inbox rule as Graph shows it."""
     return {

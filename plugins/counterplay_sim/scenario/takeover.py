@@ -21,7 +21,8 @@ Doc = dict[str, Any]
 
 ATTACKER = "203.0.113.66"
 OUTSIDE = "collect@evil.example"
-_AGENT = (
+TITLE = "Suspicious inbox manipulation rule"
+AGENT = (
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/125.0.0.0 Safari/537.36"
 )
 
@@ -48,17 +49,17 @@ def take_over(scene: Scene, victim: Person, created: datetime) -> Takeover:
 
     at = start
     for _ in range(chance.randint(8, 14)):
-        add(noise.ENTRA, at, noise.sign_in(scene, victim, at, error="50126", address=ATTACKER, agent=_AGENT))
+        add(noise.ENTRA, at, noise.sign_in(scene, victim, at, error="50126", address=ATTACKER, agent=AGENT))
         at += timedelta(seconds=chance.randint(4, 40))
     add(
         noise.ENTRA,
         at,
-        noise.sign_in(scene, victim, at, address=ATTACKER, agent=_AGENT, session=session["id"]),
+        noise.sign_in(scene, victim, at, address=ATTACKER, agent=AGENT, session=session["id"]),
     )
     session["issued"] = stamp(at)
-    hidden = _malicious_rule(scene)
+    hidden = malicious_rule(scene)
     at += timedelta(minutes=chance.randint(4, 9))
-    rule_event = _new_inbox_rule(scene, victim, hidden, at, session["id"])
+    rule_event = new_inbox_rule(scene, victim, hidden, at, session["id"])
     add(noise.EXCHANGE, at, rule_event)
     for _ in range(chance.randint(20, 30)):
         at += timedelta(seconds=chance.randint(10, 60))
@@ -76,15 +77,16 @@ def take_over(scene: Scene, victim: Person, created: datetime) -> Takeover:
             operation="FileDownloaded",
             name=f"Contract {number:03d}.pdf",
             address=ATTACKER,
-            agent=_AGENT,
+            agent=AGENT,
         )
         add(noise.SHAREPOINT, at, event)
     raised = created - timedelta(minutes=chance.randint(4, 9))
-    add(noise.GENERAL, at, _alert_triggered(scene, victim, rule_event, at + timedelta(minutes=2)))
+    add(noise.GENERAL, at, alert_triggered(scene, victim, rule_event, TITLE, at + timedelta(minutes=2)))
     return Takeover(events, hidden, _alert(scene, victim, hidden, start, at, raised), session)
 
 
-def _malicious_rule(scene: Scene) -> Doc:
+def malicious_rule(scene: Scene) -> Doc:
+    """A rule that sends mail about money outside and hides it."""
     return rule(
         scene.chance,
         ".",
@@ -99,7 +101,10 @@ def _malicious_rule(scene: Scene) -> Doc:
     )
 
 
-def _new_inbox_rule(scene: Scene, victim: Person, hidden: Doc, at: datetime, session: str) -> Doc:
+def new_inbox_rule(
+    scene: Scene, victim: Person, hidden: Doc, at: datetime, session: str, address: str = ATTACKER
+) -> Doc:
+    """The audit event of a rule that was made in Outlook on the web."""
     words = ";".join(hidden["conditions"]["bodyOrSubjectContains"])
     return scene.event(
         at,
@@ -109,7 +114,7 @@ def _new_inbox_rule(scene: Scene, victim: Person, hidden: Doc, at: datetime, ses
         ResultStatus="True",
         UserKey=victim.puid,
         UserType=2,
-        ClientIP=f"{ATTACKER}:{scene.chance.randint(20000, 60000)}",
+        ClientIP=f"{address}:{scene.chance.randint(20000, 60000)}",
         ObjectId=f"{victim.alias}\\.",
         UserId=victim.upn,
         AppId=noise.EXCHANGE_APP,
@@ -131,17 +136,18 @@ def _new_inbox_rule(scene: Scene, victim: Person, hidden: Doc, at: datetime, ses
     )
 
 
-def _alert_triggered(scene: Scene, victim: Person, rule_event: Doc, at: datetime) -> Doc:
+def alert_triggered(scene: Scene, victim: Person, cause: Doc, title: str, at: datetime) -> Doc:
+    """What the compliance centre writes when an alert policy matches the event `cause`."""
     data = {
         "f3u": victim.upn,
-        "op": "New-InboxRule",
-        "wl": "Exchange",
-        "ts": rule_event["CreationTime"],
-        "te": rule_event["CreationTime"],
+        "op": cause["Operation"],
+        "wl": cause["Workload"],
+        "ts": cause["CreationTime"],
+        "te": cause["CreationTime"],
         "tid": scene.tenant,
-        "an": "Suspicious inbox manipulation rule",
+        "an": title,
         "sev": "High",
-        "reid": rule_event["Id"],
+        "reid": cause["Id"],
     }
     return scene.event(
         at,
@@ -159,7 +165,7 @@ def _alert_triggered(scene: Scene, victim: Person, rule_event: Doc, at: datetime
         Category="ThreatManagement",
         Comments="New alert",
         Data=json.dumps(data),
-        Name="Suspicious inbox manipulation rule",
+        Name=title,
         PolicyId=guid(scene.chance),
         Severity="High",
         Source="Office 365 Security & Compliance",
@@ -170,33 +176,10 @@ def _alert_triggered(scene: Scene, victim: Person, rule_event: Doc, at: datetime
 def _alert(
     scene: Scene, victim: Person, hidden: Doc, first: datetime, last: datetime, raised: datetime
 ) -> Doc:
-    seen = stamp(raised, 7)
-
-    def evidence(kind: str, roles: list[str], **rest: Any) -> Doc:
-        return {
-            "@odata.type": f"#microsoft.graph.security.{kind}",
-            "createdDateTime": seen,
-            "verdict": "suspicious",
-            "remediationStatus": "none",
-            "remediationStatusDetails": None,
-            "roles": roles,
-            "detailedRoles": [],
-            "tags": [],
-            **rest,
-        }
-
-    account = {
-        "accountName": victim.alias,
-        "domainName": None,
-        "userSid": None,
-        "azureAdUserId": victim.id,
-        "userPrincipalName": victim.upn,
-        "displayName": victim.name,
-    }
     return {
         **alert(
             scene,
-            title="Suspicious inbox manipulation rule",
+            title=TITLE,
             severity="high",
             status="new",
             category="DefenseEvasion",
@@ -207,22 +190,61 @@ def _alert(
         "description": "A suspicious inbox rule was set on a user's inbox. This may indicate that the user"
         " account is compromised, and that the mailbox is being used to hide or forward mail.",
         "evidence": [
-            evidence("userEvidence", ["compromised"], userAccount=account, stream=None),
-            evidence(
-                "ipEvidence", [], ipAddress=ATTACKER, countryLetterCode=None, location=None, stream=None
-            ),
-            evidence(
-                "mailboxConfigurationEvidence",
-                [],
-                mailboxPrimaryAddress=victim.upn,
-                externalDirectoryObjectId=victim.id,
-                configurationType="userInboxRule",
-                configurationId=hidden["id"],
-                displayName=hidden["displayName"],
-                upn=victim.upn,
-            ),
+            user_evidence(victim, raised, "compromised"),
+            address_evidence(ATTACKER, raised),
+            rule_evidence(victim, hidden, raised),
         ],
     }
+
+
+def evidence(kind: str, raised: datetime, roles: list[str], **rest: Any) -> Doc:
+    """A piece of evidence of an alert; `rest` is what its type adds."""
+    return {
+        "@odata.type": f"#microsoft.graph.security.{kind}",
+        "createdDateTime": stamp(raised, 7),
+        "verdict": "suspicious",
+        "remediationStatus": "none",
+        "remediationStatusDetails": None,
+        "roles": roles,
+        "detailedRoles": [],
+        "tags": [],
+        **rest,
+    }
+
+
+def user_evidence(person: Person, raised: datetime, *roles: str) -> Doc:
+    """That a user takes part."""
+    account = {
+        "accountName": person.alias,
+        "domainName": None,
+        "userSid": None,
+        "azureAdUserId": person.id,
+        "userPrincipalName": person.upn,
+        "displayName": person.name,
+    }
+    return evidence("userEvidence", raised, list(roles), userAccount=account, stream=None)
+
+
+def address_evidence(address: str, raised: datetime) -> Doc:
+    """That an address takes part."""
+    return evidence(
+        "ipEvidence", raised, [], ipAddress=address, countryLetterCode=None, location=None, stream=None
+    )
+
+
+def rule_evidence(person: Person, hidden: Doc, raised: datetime) -> Doc:
+    """That an inbox rule takes part."""
+    return evidence(
+        "mailboxConfigurationEvidence",
+        raised,
+        [],
+        mailboxPrimaryAddress=person.upn,
+        externalDirectoryObjectId=person.id,
+        configurationType="userInboxRule",
+        configurationId=hidden["id"],
+        displayName=hidden["displayName"],
+        upn=person.upn,
+    )
 
 
 def alert(

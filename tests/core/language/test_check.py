@@ -167,19 +167,7 @@ def test_connection_names_are_checked_against_the_workspace(
 @pytest.mark.parametrize(
     ("form", "text", "place"),
     [
-        ("parallel", HEAD + "steps: [{parallel: [{uses: demo.log}]}]", "3:10"),
-        ("steps", HEAD + "steps: [{steps: [{uses: demo.log}]}]", "3:10"),
-        ("for_each", HEAD + "steps: [{uses: demo.log, for_each: event.a, with: {text: '{{ item }}'}}]", "3:26"),
-        ("max_parallel", HEAD + "steps: [{uses: demo.log, max_parallel: 2}]", "3:26"),
-        ("retry", HEAD + "steps: [{uses: demo.log, retry: {attempts: 5, backoff: 2s}}]", "3:26"),
-        ("timeout", HEAD + "steps: [{uses: demo.log, timeout: 60s}]", "3:26"),
-        ("on_error", HEAD + "steps: [{uses: demo.log, on_error: [{uses: demo.log, with: {text: '{{ error }}'}}]}]",
-         "3:26"),
         ("verify", HEAD + "steps: [{uses: demo.log, verify: true}]", "3:26"),
-        ("finally", HEAD + "steps: [{uses: demo.log}]\nfinally: [{uses: demo.log, when: steps.log.status}]", "4:1"),
-        ("once_per", HEAD + "steps: []\nonce_per: {key: '{{ event.a }}', window: 24h}", "4:1"),
-        ("trigger.on", "name: p\ntrigger: {uses: demo.clock, on: updates}\nsteps: []", "2:29"),
-        ("sink step", HEAD + "steps: [{uses: demo.forward, connection: siem}]", "3:10"),
     ],
 )  # fmt: skip
 def test_a_form_that_this_version_does_not_run_is_refused(

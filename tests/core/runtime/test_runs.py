@@ -10,7 +10,7 @@ import pytest
 
 from counterplay import BlockedError, ConfigError, PermanentError, RetryableError
 from counterplay.hookspecs import EffectVerdict
-from counterplay.runtime import interpreter
+from counterplay.runtime import outcomes
 from counterplay.store.runs import RunStore
 
 TICKET = b'{"id": "e1", "ticket": "T-1"}'
@@ -351,7 +351,7 @@ def test_a_run_waits_for_its_sink_as_a_row_and_the_next_session_ends_it(
 
 def test_a_sink_that_comes_back_within_its_patience_parks_nothing(bench, lab, put, monkeypatch) -> None:
     """A short outage is waited out inside the segment."""
-    monkeypatch.setattr(interpreter, "SINK_PATIENCE", 5.0)
+    monkeypatch.setattr(outcomes, "PATIENCE", 5.0)
     put("u1", b'[{"id": "e1"}]')
     lab.refusals["report"].extend([RetryableError("503", retry_after=0.01)] * 3)
     assert bench.run(act(bench, say("one"), sinks=report())).exit_code == 0

@@ -86,7 +86,7 @@ def test_chance_is_repeatable(start: Any, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("rule", "why"),
     [
-        ({"colour": "red"}, "a fault has no 'colour'; it may have body, "),
+        ({"colour": "red"}, "a fault has no 'colour'; it may have blob, body, "),
         ({"reset": "sometimes"}, "reset is 'before' or 'after', not 'sometimes'"),
         ({"path": "("}, "path is no regular expression: "),
     ],

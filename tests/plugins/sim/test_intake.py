@@ -15,7 +15,7 @@ def _post(client: Any, path: str, body: bytes, **headers: str) -> Any:
 
 def test_a_batch_is_kept_and_receipted(simulator: Any, client: Any) -> None:
     """One id for each event, and the oracle finds them byte for byte."""
-    events = [entry.body for entry in simulator._store.entries(simulator.tenant.id)[:5]]
+    events = list(simulator.tenant.events().values())[:5]
 
     answer = client.send(*events)
 

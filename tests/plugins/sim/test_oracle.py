@@ -15,7 +15,7 @@ from counterplay_sim.testing import Oracle
 @pytest.fixture
 def bodies(simulator: Any) -> dict[str, bytes]:
     """Every offered event, by its id."""
-    return {entry.event: entry.body for entry in simulator._store.entries(simulator.tenant.id)}
+    return simulator.tenant.events()
 
 
 def test_everything_once_is_right(simulator: Any, client: Any, bodies: dict[str, bytes]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import stat
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,8 +18,10 @@ import pytest
 import counterplay_sim
 from counterplay.errors import ConfigError, StateError
 from counterplay.hookspecs import Invocation
-from counterplay_sim.scenario.build import build
-from counterplay_sim.testing import Oracle, Simulator, close_all, simulator_process
+from counterplay_sim.blobs import BlobIndex, Line
+from counterplay_sim.scenario.background import Ids
+from counterplay_sim.scenario.build import Plan, Scenario, build
+from counterplay_sim.testing import Oracle, Simulator, Strictness, close_all, simulator_process
 
 CREATED = datetime(2026, 3, 2, 10, 30, tzinfo=UTC)
 START, END = "2026-03-01T10:45:00", "2026-03-02T10:30:00"
@@ -31,37 +34,84 @@ def _nothing_stays_open() -> Iterator[None]:
     close_all()
 
 
-def test_the_same_seed_and_moment_give_the_same_tenant() -> None:
-    """Byte for byte; another seed or another moment gives another one."""
-    first = build(1, CREATED, 300)
+def _lines(scenario: Scenario) -> list[Line]:
+    index = BlobIndex(scenario.log, Strictness(), scenario.ordinary, scenario.ids)
+    return list(index.lines(2**62))
 
-    assert build(1, CREATED, 300) == first
-    assert build(2, CREATED, 300).tenant != first.tenant
-    assert build(1, CREATED.replace(minute=31), 300).tenant != first.tenant
+
+def _everything(scenario: Scenario) -> Any:
+    people = [(p.id, p.doc, p.rules, p.sessions) for p in scenario.people]
+    rest = (scenario.alerts, scenario.objects, scenario.organization, scenario.truth, scenario.client)
+    return _lines(scenario), people, rest
+
+
+def test_the_same_seed_and_moment_give_the_same_tenant() -> None:
+    """Byte for byte, with every attack in it; another seed or another moment gives another one."""
+    plan = Plan(events=300, scenarios=("all",))
+    first = build(1, CREATED, plan)
+
+    assert _everything(build(1, CREATED, plan)) == _everything(first)
+    assert build(2, CREATED, plan).tenant != first.tenant
+    assert build(1, CREATED.replace(minute=31), plan).tenant != first.tenant
+
+
+def test_a_large_tenant_is_the_same_after_a_restart(tmp_path: Path, clock: Any) -> None:
+    """What is made while it is read is made the same way by the next process, bodies used again included."""
+    plan = Plan(events=25_000, users=60, rules=200)
+    with Simulator(tmp_path, plan=plan, clock=clock) as simulator:
+        before = simulator.tenant.events()
+        assert sum(len(rules) for rules in simulator.tenant.rules.values()) == 201
+    with Simulator(tmp_path, clock=clock) as simulator:
+        assert simulator.tenant.events() == before
+    assert len({body[80:] for body in before.values()}) < len(before) - 1000
+
+
+def test_every_id_is_read_back_and_no_other() -> None:
+    """The numbers of ordinary events are in their ids, under the tenant's own key."""
+    ids, others = Ids("one"), Ids("two")
+
+    for feed in range(5):
+        for number in (0, 1, 63, 64, 999_999, 2**31 - 1):
+            key = ids.of(feed, number).decode()
+            assert ids.read(key) == (feed, number)
+            assert others.read(key) is None
+            assert uuid.UUID(key).version == 4
+            assert ids.read(key[:-1] + ("0" if key[-1] != "0" else "1")) is None
+    assert ids.read("no guid at all, but as long as one is") is None
 
 
 def test_the_scenario_has_the_shape_of_a_real_day() -> None:
     """All content types, a mean record of 1.2 to 1.8 kB, non-ASCII and escapes, times in order."""
     scenario = build(1, CREATED)
-    sizes = [len(entry.body) for entry in scenario.log]
-    joined = b"".join(entry.body for entry in scenario.log)
+    lines = _lines(scenario)
+    sizes = [len(line.body) for line in lines]
+    joined = b"".join(line.body for line in lines)
 
-    assert 4000 < len(scenario.log) < 4400
-    assert len({entry.content_type for entry in scenario.log}) == 5
+    assert 4000 < len(lines) < 4400
+    assert len({line.content_type for line in lines}) == 5
     assert 1200 < sum(sizes) / len(sizes) < 1800
     for text in ("Müller".encode(), "契約書".encode(), b"\\u", b'\\"final\\"', b"\\r\\n", "–".encode()):
         assert text in joined
-    for entry in scenario.log:
-        event = json.loads(entry.body)
+    for line in lines:
+        event = json.loads(line.body)
         created = datetime.fromisoformat(event["CreationTime"] + "Z")
-        assert created.timestamp() * 1e9 < entry.ingested <= CREATED.timestamp() * 1e9
+        assert created.timestamp() * 1e9 < line.ingested <= CREATED.timestamp() * 1e9
         assert event["OrganizationId"] == scenario.tenant
-    assert len({(entry.content_type, entry.ingested) for entry in scenario.log}) == len(scenario.log)
+        assert event["Id"] == line.key
+    assert len({(line.content_type, line.ingested) for line in lines}) == len(lines)
+
+
+def test_an_hour_of_a_skewed_tenant_holds_nine_events_of_ten() -> None:
+    """`skewed_tenant` is the day of a bulk job."""
+    lines = [line.ingested for line in _lines(build(1, CREATED, Plan(skewed=True)))]
+    hour = 3600 * 10**9
+
+    assert max(sum(at <= other < at + hour for other in lines) for at in lines[::50]) > 0.8 * len(lines)
 
 
 def test_the_takeover_can_be_followed_in_the_log() -> None:
     """Failed sign-ins, one that works, the rule, reading, downloading, and an alert that names the rule."""
-    scenario = build(1, CREATED, 100)
+    scenario = build(1, CREATED, Plan(events=100))
     events = [json.loads(entry.body) for entry in scenario.log]
     attacker = [event for event in events if scenario.truth["attacker"] in event.get("ClientIP", "")]
     operations = [
@@ -250,7 +300,9 @@ def test_faults_and_report_are_reached_by_the_admin_port(tmp_path: Path, connect
         client = connect(running)
         running.admin("POST", "/faults", {"service": "intake", "status": 500, "times": 1})
         assert [client.send("{}").status_code for _ in range(2)] == [500, 200]
-        assert running.admin("GET", "/faults") == [{"service": "intake", "path": "", "seen": 2, "used": 1}]
+        assert running.admin("GET", "/faults") == [
+            {"kind": "", "service": "intake", "path": "", "seen": 2, "used": 1}
+        ]
         running.admin("DELETE", "/faults", [])
         assert running.admin("GET", "/report")["others"] == 1
         assert client.session.get(running.info["urls"]["admin"] + "/info").status_code == 401

@@ -12,7 +12,7 @@ def upgrade() -> None:
         for table, column in (("cp_run", "id"), ("cp_step", "run_id"), ("cp_effect", "run_id")):
             op.alter_column(table, column, type_=sa.Text())
     op.add_column("cp_run", sa.Column("rank", sa.String(length=32), nullable=False, server_default=""))
-    for name in ("parent", "parent_step", "item", "stop", "cancel", "failed_at"):
+    for name in ("parent", "parent_step", "origin", "stop", "cancel", "failed_at"):
         op.add_column("cp_run", sa.Column(name, sa.Text(), nullable=True))
     op.add_column("cp_run", sa.Column("place", sa.Integer(), nullable=True))
     op.execute("UPDATE cp_run SET rank = created")
