@@ -120,6 +120,10 @@ class Bench:
         finally:
             database.close()
 
+    def runs_made(self) -> int:
+        """How many runs there are; none before there is a store."""
+        return len(self.runs()) if (self.root / ".counterplay" / "state.db").exists() else 0
+
     def digest(self) -> str:
         return digest(self.simulator.state_dir)
 

@@ -100,7 +100,12 @@ class ApprovalStore:
             },
         )
         if put.rowcount == 1:
-            about = {"approval": identity, "step": step_id, "purpose": purpose, "question": storable(question)}
+            about = {
+                "approval": identity,
+                "step": step_id,
+                "purpose": purpose,
+                "question": storable(question),
+            }
             audit.append(connection, "question", {**about, "people": people}, run_id=run_id)
 
     def get(self, identity: str) -> StoredApproval | None:
@@ -165,6 +170,8 @@ class ApprovalStore:
         )
         if moved.rowcount != 1:
             return False
+        about = {"approval": one.id, "step": one.step_id, "decided": status}
+        audit.append(connection, "approval", about, run_id=one.run_id)
         connection.execute(
             sa.update(run)
             .where(run.c.id == one.run_id, run.c.status.in_(("waiting", "blocked")))
