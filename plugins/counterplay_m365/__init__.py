@@ -20,11 +20,27 @@ def counterplay_modules() -> Iterable[type[Module]]:
     from counterplay_m365.tenant import Tenant
     from counterplay_m365.triggers.alerts import Alerts
     from counterplay_m365.triggers.audit_log import AuditLog
+    from counterplay_m365.triggers.audit_search import AuditSearch
+    from counterplay_m365.triggers.audit_webhook import AuditWebhook
+    from counterplay_m365.triggers.directory_audits import DirectoryAudits
+    from counterplay_m365.triggers.hunting import Hunting
+    from counterplay_m365.triggers.incidents import Incidents
+    from counterplay_m365.triggers.risk_detections import RiskDetections
+    from counterplay_m365.triggers.risky_users import RiskyUsers
+    from counterplay_m365.triggers.sign_ins import SignIns
 
     return (
         Tenant,
         AuditLog,
         Alerts,
+        Incidents,
+        RiskDetections,
+        RiskyUsers,
+        SignIns,
+        DirectoryAudits,
+        Hunting,
+        AuditSearch,
+        AuditWebhook,
         GetUser,
         RevokeSessions,
         BlockSignIn,

@@ -47,7 +47,6 @@ _AUDITING_OFF = "turn on unified auditing (Set-AdminAuditLogConfig -UnifiedAudit
 
 _GRAPH_STATUS: dict[int, Meaning] = {402: "blocked", 409: "retry", 412: "retry", 423: "retry", 424: "retry"}
 _GRAPH_ADVICE = {
-    "Authentication_RequestFromNonPremiumTenantOrB2CTenant": "the tenant has no licence for this",
     "MailboxNotEnabledForRESTAPI": "the user has no mailbox in Exchange Online",
 }
 

@@ -1,4 +1,4 @@
-"""Microsoft Graph v1.0: users, inbox rules and alerts.
+"""Microsoft Graph: users, inbox rules, and the collections that triggers follow.
 
 https://learn.microsoft.com/graph/api/overview
 """
@@ -6,13 +6,32 @@ https://learn.microsoft.com/graph/api/overview
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from counterplay import BlockedError, Context, GoneError, JsonObject, PermanentError, RetryableError
+from counterplay import (
+    BlockedError,
+    Context,
+    GoneError,
+    JsonObject,
+    PermanentError,
+    RejectedError,
+    RetryableError,
+    UnavailableError,
+    WorkError,
+)
 from counterplay_m365.answers import content_object
+from counterplay_m365.licences import (
+    DEFENDER,
+    HUNTING,
+    PREMIUM_CODE,
+    Licence,
+    not_activated,
+    plans_of,
+    refused_for_licence,
+)
 from counterplay_m365.slices import members
+from counterplay_m365.sweeps import Records
 from counterplay_m365.tenant import GRAPH, tenant
 
 if TYPE_CHECKING:
@@ -21,14 +40,7 @@ if TYPE_CHECKING:
 # Members of an enumeration that are newer than its first version are hidden without this.
 _PREFER = {"Prefer": "include-unknown-enum-members"}
 MAX_PAGES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class AlertPage:
-    """Alerts as the bytes that Graph sent, and the address of the next page."""
-
-    alerts: tuple[bytes, ...]
-    next_link: str | None
+_AUDIT_SEARCH = "AuditLogsQuery.Read.All"
 
 
 class Graph:
@@ -36,7 +48,8 @@ class Graph:
 
     def __init__(self, context: Context) -> None:
         self._http = context.http
-        self._root = f"{tenant(context).graph_url}/v1.0"
+        self._tenant = tenant(context)
+        self._root = self._tenant.graph_url
 
     def user(self, user_id: str, select: tuple[str, ...]) -> JsonObject:
         """The chosen properties of a user. GoneError: there is none."""
@@ -119,23 +132,95 @@ class Graph:
             address = page.get("@odata.nextLink")
         return found
 
-    def alerts(self, condition: str | None, page_size: int) -> AlertPage:
-        """The first page of the alerts that an OData `$filter` selects, or of all."""
-        query = (
-            {"$top": str(page_size)} if condition is None else {"$filter": condition, "$top": str(page_size)}
-        )
-        return self.alerts_at(self._url("/security/alerts_v2", query))
+    def records(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        what: str,
+        *,
+        needs: str,
+        licence: Licence | None = None,
+        version: str = "v1.0",
+    ) -> Records:
+        """The first page of a collection.
 
-    def alerts_at(self, next_link: str) -> AlertPage:
+        UnavailableError: the tenant has no licence for it, or never activated the product.
+        """
+        url = self._url(path, query, version)
+        return self.records_at(url, what, needs=needs, licence=licence)
+
+    def records_at(self, link: str, what: str, *, needs: str, licence: Licence | None = None) -> Records:
         """The page at a link that an earlier page gave, which is followed as it is."""
-        response = self._send("GET", next_link, needs="SecurityAlert.Read.All")
-        place = f"{GRAPH}, asked for alerts,"
-        alerts = members(response.content, "value")
-        if alerts is None:
+        response = self._send("GET", link, needs=needs, licence=licence)
+        return self._page(response, "value", what)
+
+    def hunt(self, kql: str, timespan: str) -> tuple[bytes, ...]:
+        """The rows that a KQL query gives for a time span (ISO 8601, `start/end`). It only reads."""
+        response = self._send(
+            "POST",
+            self._url("/security/runHuntingQuery"),
+            json={"Query": kql, "Timespan": timespan},
+            repeatable=True,
+            needs="ThreatHunting.Read.All",
+            licence=HUNTING,
+        )
+        return self._page(response, "results", "rows of a hunting query").records
+
+    def incident(self, incident_id: str) -> bytes:
+        """One incident with its alerts, as it was sent. GoneError: there is none."""
+        url = self._url(f"/security/incidents/{_segment(incident_id)}", {"$expand": "alerts"})
+        return self._send("GET", url, needs="SecurityIncident.Read.All", licence=DEFENDER).content
+
+    def start_audit_search(self, search: JsonObject, version: str) -> str:
+        """Start a job that searches the audit log; its id."""
+        response = self._send(
+            "POST",
+            self._url("/security/auditLog/queries", version=version),
+            json=search,
+            repeatable=True,  # one search too many reads the same events once more
+            needs=_AUDIT_SEARCH,
+        )
+        found = content_object(response, f"{GRAPH}, asked to search the audit log,").get("id")
+        if not isinstance(found, str) or not found:
+            raise RetryableError(f"{GRAPH}, asked to search the audit log, answered no id")
+        return found
+
+    def audit_search_status(self, search_id: str, version: str) -> str:
+        """`notStarted`, `running`, `succeeded`, `failed` or `cancelled`. GoneError: there is no such job."""
+        url = self._url(f"/security/auditLog/queries/{_segment(search_id)}", version=version)
+        response = self._send("GET", url, needs=_AUDIT_SEARCH)
+        place = f"{GRAPH}, asked for the state of an audit search,"
+        return str(content_object(response, place).get("status") or "notStarted")
+
+    def audit_search_records(self, search_id: str, version: str) -> Records:
+        """The first page of what a job found."""
+        path = f"/security/auditLog/queries/{_segment(search_id)}/records"
+        return self.records(path, {}, "audit records", needs=_AUDIT_SEARCH, version=version)
+
+    def plans(self) -> frozenset[str]:
+        """The names of the service plans that the tenant has, as far as `licences.PLANS` knows them."""
+        needs = "LicenseAssignment.Read.All"
+        return plans_of(self._all(self._url("/subscribedSkus"), "the tenant's subscriptions", needs))
+
+    def verified_domains(self) -> list[str]:
+        """The domains that the tenant has proved to own."""
+        needs = "Organization.Read.All or User.Read.All"
+        url = self._url("/organization", {"$select": "id,verifiedDomains"})
+        return [
+            str(domain["name"]).lower()
+            for one in self._all(url, "the organization", needs)
+            for domain in one.get("verifiedDomains") or ()
+            if isinstance(domain, dict) and domain.get("name")
+        ]
+
+    def _page(self, response: Response, member: str, what: str) -> Records:
+        place = f"{GRAPH}, asked for {what},"
+        found = members(response.content, member)
+        if found is None:
             content_object(response, place)  # says what is wrong when it is not JSON at all
-            raise RetryableError(f"{place} answered no list of alerts")
+            raise RetryableError(f"{place} answered no list of {what}")
         following = content_object(response, place).get("@odata.nextLink")
-        return AlertPage(tuple(alerts), following if isinstance(following, str) and following else None)
+        return Records(tuple(found), following if isinstance(following, str) and following else None)
 
     def _of_user(self, user_id: str, method: str, url: str, **options: Any) -> Response:
         try:
@@ -158,19 +243,48 @@ class Graph:
         url: str,
         *,
         needs: str,
+        licence: Licence | None = None,
         json: Any = None,
         repeatable: bool | None = None,
     ) -> Response:
         try:
             return self._http.request(method, url, json=json, headers=_PREFER, repeatable=repeatable)
-        except BlockedError as error:
+        except (BlockedError, RejectedError) as error:
+            if not_activated(error.status, error.message):
+                raise UnavailableError("Microsoft Defender XDR was never activated in the tenant") from error
+            if refused_for_licence(error.status, error.code, error.message):
+                raise self._unlicensed(error, licence) from error
             if error.status == 403 and error.hint is None:
                 error.hint = f"grant the application permission {needs} with admin consent"
             raise
 
-    def _url(self, path: str, query: Mapping[str, str] | None = None) -> str:
+    def _unlicensed(self, error: WorkError, licence: Licence | None) -> WorkError:
+        """A refusal for want of a licence, held against the tenant's plans where the app may read them.
+
+        One code is also given to tenants that have the licence, now and then: alone it counts only
+        when it is given for a while.
+        """
+        name = f"needs {licence.name}" if licence else "needs a licence that the tenant does not have"
+        about: dict[str, Any] = {"status": error.status, "code": error.code, "request_id": error.request_id}
+        if error.code != PREMIUM_CODE or licence is None:
+            return UnavailableError(name, **about)
+        try:
+            plans = self.plans()
+        except WorkError:
+            if self._tenant.refused_for_long(licence.name):
+                return UnavailableError(name, **about)
+            return BlockedError(
+                f"{error.message}; perhaps it {name}",
+                hint="grant LicenseAssignment.Read.All, with which that can be told at once",
+                **about,
+            )
+        if licence.covered_by(plans):
+            return RetryableError(f"{error.message}, though the tenant has a plan for it", **about)
+        return UnavailableError(name, **about)
+
+    def _url(self, path: str, query: Mapping[str, str] | None = None, version: str = "v1.0") -> str:
         parameters = f"?{urlencode(query, quote_via=quote, safe='$,:()')}" if query else ""
-        return f"{self._root}{path}{parameters}"
+        return f"{self._root}/{version}{path}{parameters}"
 
 
 def _identified(rule: object) -> bool:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from counterplay import CheckResult, ConfigError, Connection, Context, CounterplayError, Verdict
-from counterplay._data_files import schemas_of
 from counterplay_m365.clouds import CLOUDS
 from counterplay_m365.credentials import credential
+from counterplay_m365.licences import DEFENDER, not_activated
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -24,24 +23,8 @@ if TYPE_CHECKING:
 
 GRAPH = "Microsoft Graph"
 ACTIVITY = "Management Activity API"
+_FOR_LONG = 15 * 60.0
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
-@cache
-def needs() -> Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]:
-    """What the modules of this plugin need, by resource: any one of the permissions of a line is enough."""
-    found: dict[str, dict[tuple[str, ...], list[str]]] = {GRAPH: {}, ACTIVITY: {}}
-    for file in sorted(schemas_of("counterplay_m365", "m365").iterdir(), key=lambda one: one.name):
-        if file.name.endswith(".json"):
-            for need in json.loads(file.read_text("utf-8")).get("x-permissions", ()):
-                service = GRAPH if need["resource"] == GRAPH else ACTIVITY
-                lines = found[service].setdefault(tuple(need["any"]), [])
-                if file.name.removesuffix(".json") not in lines:
-                    lines.append(file.name.removesuffix(".json"))
-    return {
-        service: tuple((any_of, ", ".join(modules)) for any_of, modules in lines.items())
-        for service, lines in found.items()
-    }
 
 
 class Tenant(Connection):
@@ -73,6 +56,7 @@ class Tenant(Connection):
         self.activity_url = str(settings.get("activity_url") or cloud.activity).rstrip("/")
         self._credential = credential(name, settings, self.secret)
         self._tokens: Tokens | None = None
+        self._refusals: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
 
     @property
@@ -112,6 +96,8 @@ class Tenant(Connection):
         verdict = self.classify(response)
         if verdict is not None and verdict.code == "AF10001":
             return False  # a permission is missing, which a new token does not cure
+        if verdict is not None and not_activated(response.status_code, verdict.text):
+            return False
         self._token_source().forget()
         return True
 
@@ -145,21 +131,21 @@ class Tenant(Connection):
         if carried is None:
             yield CheckResult(f"permissions for {service}", True, "the token does not show them")
             return
-        missing = [
-            f"{' or '.join(any_of)} (for {modules})"
-            for any_of, modules in needs()[service]
-            if not set(any_of) & set(carried)
-        ]
-        detail = f"granted: {', '.join(carried) or 'none'}"
-        if missing:
-            detail += f"; missing: {', '.join(missing)}"
-        yield CheckResult(f"permissions for {service}", len(missing) < len(needs()[service]), detail)
+        detail = f"granted: {', '.join(carried) or 'none'}; `playbook doctor` tells what playbooks miss"
+        yield CheckResult(f"permissions for {service}", bool(carried), detail)
 
     def granted(self, service: str) -> tuple[str, ...] | None:
         """The permissions that the present token carries for a service; None when they cannot be read."""
         from counterplay_m365.entra import roles
 
         return roles(self._token_source().bearer(self._resources[service]))
+
+    def refused_for_long(self, feature: str) -> bool:
+        """Note one more refusal of a feature: were there three, over a quarter of an hour or more?"""
+        with self._lock:
+            count, since = self._refusals.get(feature, (0, time.monotonic()))
+            self._refusals[feature] = (count + 1, since)
+            return count >= 2 and time.monotonic() - since >= _FOR_LONG
 
     def _token_source(self) -> Tokens:
         with self._lock:
@@ -227,5 +213,7 @@ def _subscriptions(context: Context) -> str:
 def _alerts(context: Context) -> str:
     from counterplay_m365.graph import Graph
 
-    page = Graph(context).alerts(None, page_size=1)
-    return "readable, and there are some" if page.alerts else "readable, and there are none"
+    page = Graph(context).records(
+        "/security/alerts_v2", {"$top": "1"}, "alerts", needs="SecurityAlert.Read.All", licence=DEFENDER
+    )
+    return "readable, and there are some" if page.records else "readable, and there are none"

@@ -34,3 +34,10 @@ def ceil(moment: datetime) -> datetime:
 def stamp(moment: datetime) -> str:
     """`2026-03-02T08:00:00`: whole seconds without a zone, which every operation of the audit feed takes."""
     return floor(moment).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def span(duration: str) -> timedelta:
+    """`90s`, `4h`, `7d` as arguments write it."""
+    from counterplay.language.durations import parse_duration
+
+    return parse_duration(duration)

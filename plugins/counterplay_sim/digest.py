@@ -12,8 +12,8 @@ from typing import Any
 from counterplay_sim.simulator import FOLDER
 from counterplay_sim.store import FILE
 
-#: Kinds of objects that are no part of it: who is signed in, and what collects the log.
-_LEFT_OUT = ("sessions", "subscription")
+#: Kinds of objects that are no part of it: who is signed in, what collects the log, and logs of Graph.
+_LEFT_OUT = ("sessions", "subscription", "signIn", "directoryAudit", "riskyUserHistory", "auditLogQuery")
 
 
 def state(state_dir: Path | str) -> dict[str, Any]:

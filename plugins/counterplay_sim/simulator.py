@@ -26,6 +26,7 @@ from counterplay_sim.faults_record import FaultRecord
 from counterplay_sim.graph import GraphService
 from counterplay_sim.http_server import Listener, Service
 from counterplay_sim.intake import IntakeService
+from counterplay_sim.login import LoginService
 from counterplay_sim.meter import Meter
 from counterplay_sim.oracle import Oracle
 from counterplay_sim.scenario.build import Plan, build
@@ -33,7 +34,7 @@ from counterplay_sim.store import Store
 from counterplay_sim.strictness import Strictness
 from counterplay_sim.tenant import Tenant, begin
 from counterplay_sim.tls import Certificates, certificates, write_private
-from counterplay_sim.tokens import LoginService, Tokens, signing_key
+from counterplay_sim.tokens import Tokens, signing_key
 
 FOLDER = "sim"
 INFO_FILE = "sim.json"

@@ -22,6 +22,7 @@ from counterplay_sim.faults_log import LogFault
 from counterplay_sim.objects import Collection, Objects
 from counterplay_sim.scenario.background import Background, Ids, key_of
 from counterplay_sim.scenario.build import Plan, Scenario, ordinary
+from counterplay_sim.scenario.directory import by_kind, directory, mark_synced
 from counterplay_sim.store import Change, Entry, Store, TenantRow
 from counterplay_sim.strictness import Strictness
 
@@ -62,6 +63,7 @@ def begin(
                 store.drop_tenant(old.id)
         store.add_tenant(row)
         store.add_entries(row.id, scenario.log)
+        _static_objects(store, row, scenario)
         store.put_objects(row.id, "user", ((person.id, person.doc) for person in scenario.people))
         store.put_objects(row.id, "sessions", ((person.id, person.sessions) for person in scenario.people))
         store.put_objects(row.id, "rules", ((person.id, person.rules) for person in scenario.people))
@@ -70,6 +72,24 @@ def begin(
         for kind, documents in scenario.objects.items():
             store.put_objects(row.id, kind, ((str(document["id"]), document) for document in documents))
     return row
+
+
+def _static_objects(store: Store, row: TenantRow, scenario: Scenario) -> None:
+    """Write what stands in the directory before anything happens."""
+    mark_synced(scenario.people)
+    made = directory(
+        tenant=row.id,
+        client=scenario.client,
+        domain=scenario.domain,
+        people=scenario.people,
+        created=datetime.fromisoformat(row.created),
+        licence=row.doc["licence"],
+        grants=row.doc["grants"],
+        alerts=scenario.alerts,
+        present={kind: [str(one["id"]) for one in found] for kind, found in scenario.objects.items()},
+    )
+    for kind, objects in by_kind(made).items():
+        store.put_objects(row.id, kind, objects)
 
 
 def fingerprint(ordinary: Mapping[str, Background]) -> str:

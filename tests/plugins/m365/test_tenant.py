@@ -13,7 +13,7 @@ from counterplay import BlockedError, ConfigError, Context, PermanentError, Retr
 from counterplay.plugins import PluginHost
 from counterplay.wire import Wire
 from counterplay_m365.clouds import CLOUDS
-from counterplay_m365.tenant import Tenant, needs
+from counterplay_m365.tenant import Tenant
 
 TENANT = "11111111-2222-4333-8444-555555555555"
 SECRET = "the-client-secret-of-contoso"
@@ -27,6 +27,9 @@ Connect = Callable[..., Tenant]
 
 def context_of(connection: Tenant) -> Context:
     return Context(http=Wire(connection, attempts=2, backoff=0), connection=connection)
+
+
+DOCTOR = "; `playbook doctor` tells what playbooks miss"
 
 
 def refusal(code: int, text: str = "said so") -> dict[str, Any]:
@@ -347,17 +350,17 @@ def test_the_check_proves_every_part(context, wire) -> None:
             "permissions for Microsoft Graph",
             True,
             "granted: MailboxSettings.ReadWrite, SecurityAlert.Read.All, User.EnableDisableAccount.All, "
-            "User.Read.All, User.RevokeSessions.All",
+            "User.Read.All, User.RevokeSessions.All; `playbook doctor` tells what playbooks miss",
         ),
         ("token for Management Activity API", True, "granted"),
-        ("permissions for Management Activity API", True, "granted: ActivityFeed.Read"),
+        ("permissions for Management Activity API", True, f"granted: ActivityFeed.Read{DOCTOR}"),
         ("audit subscriptions", True, "Audit.General enabled"),
         ("alerts", True, "readable, and there are none"),
     ]
 
 
-def test_the_check_names_missing_permissions_and_goes_on(context, entra, wire) -> None:
-    """What is missing stands beside the modules that need it, and one failure does not hide the next."""
+def test_the_check_names_permissions_and_goes_on(context, entra, wire) -> None:
+    """A service that grants nothing fails, and one failure does not hide the next."""
     entra.roles = {"https://graph.microsoft.com": ("User.Read.All",), "https://manage.office.com": ()}
     wire.get(f"{FEED}/subscriptions/list", status=500)
     wire.get(
@@ -366,15 +369,8 @@ def test_the_check_names_missing_permissions_and_goes_on(context, entra, wire) -
 
     found = {one.name: (one.ok, one.detail) for one in context.connection.check(context)}
 
-    ok, detail = found["permissions for Microsoft Graph"]
-    assert ok
-    assert detail.startswith("granted: User.Read.All; missing: ")
-    assert "SecurityAlert.Read.All or SecurityAlert.ReadWrite.All (for alerts)" in detail
-    assert "(for get_user" not in detail
-    assert found["permissions for Management Activity API"] == (
-        False,
-        "granted: none; missing: ActivityFeed.Read (for audit_log)",
-    )
+    assert found["permissions for Microsoft Graph"] == (True, f"granted: User.Read.All{DOCTOR}")
+    assert found["permissions for Management Activity API"] == (False, f"granted: none{DOCTOR}")
     assert found["audit subscriptions"] == (False, "Management Activity API answered 500")
     assert found["alerts"] == (
         False,
@@ -392,15 +388,3 @@ def test_the_check_of_a_refused_app_says_why(wire, discovery, connect: Connect) 
 
     assert [one.ok for one in found] == [False] * 4
     assert all("AADSTS7000215: the client secret is wrong" in one.detail for one in found)
-
-
-def test_the_check_knows_what_the_modules_need() -> None:
-    """The permissions it looks for are those that the modules' schemas declare."""
-    declared: dict[str, set[str]] = {}
-    for info in PluginHost.load().modules.values():
-        for need in info.permissions if info.plugin == "m365" else ():
-            declared.setdefault(need["resource"], set()).update(need["any"])
-    known = {name: {one for any_of, _ in lines for one in any_of} for name, lines in needs().items()}
-
-    assert known["Microsoft Graph"] == declared["Microsoft Graph"]
-    assert known["Management Activity API"] == declared["Office 365 Management APIs"]

@@ -11,6 +11,8 @@ import msal
 import pytest
 import requests
 
+_JWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
 
 @pytest.fixture
 def application(client: Any) -> Any:
@@ -65,7 +67,7 @@ def test_msal_reports_a_wrong_secret(application: Any, client: Any) -> None:
     [
         ({"client_secret": "wrong"}, 401, 7000215),
         ({"client_secret": ""}, 401, 7000218),
-        ({"client_assertion": "a.b.c", "client_assertion_type": "jwt-bearer"}, 401, 700027),
+        ({"client_assertion": "a.b.c", "client_assertion_type": _JWT}, 401, 50027),
         ({"client_id": "00000000-0000-0000-0000-000000000001"}, 400, 700016),
         ({"tenant": "00000000-0000-0000-0000-000000000001"}, 400, 90002),
         ({"scope": "https://example.net/.default"}, 400, 500011),

@@ -1,0 +1,148 @@
+"""The trigger `m365.audit_search`: a search of the audit log backwards in time, by jobs of Graph."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from counterplay import Context, Event, GoneError, JsonObject, Page, PermanentError, PollTrigger
+from counterplay_m365 import times
+from counterplay_m365.following import members_of, text
+from counterplay_m365.graph import Graph
+from counterplay_m365.sweeps import stamp
+
+MAX_FAILURES = 3
+MAX_PAGES = 10_000
+_FIRST_PAUSE = 15.0
+_LONGEST_PAUSE = 300.0
+_FILTERS = (
+    ("record_types", "recordTypeFilters"),
+    ("operations", "operationFilters"),
+    ("users", "userPrincipalNameFilters"),
+    ("ip_addresses", "ipAddressFilters"),
+    ("objects", "objectIdFilters"),
+    ("services", "serviceFilters"),
+)
+
+
+class AuditSearch(PollTrigger):
+    """Search the audit log for a span of the past, by jobs that Graph works off in minutes to hours.
+
+    It begins at `start` and ends at `end`, in one job for each `window`; without an `end` it goes on with
+    what has happened meanwhile. It reaches further back than `m365.audit_log` (180 days or more, by
+    licence), and is slower.
+
+    Needs:
+        Graph application permission `AuditLogsQuery.Read.All`, or that of one service
+        (`AuditLogsQuery-Exchange.Read.All`), which then shows this service only; unified auditing on.
+    Cursor:
+        `{"mark"}`: records before it are accounted for. While a job runs, its `{"job", "until",
+        "version"}`, and while its records are read, the link of the next page. A worker that takes over
+        finds the job instead of starting a second one.
+    Delivery:
+        At least once; the host drops repeats by `id`. A record starts one run.
+    Limits:
+        The global cloud only. Ten jobs at once for an account.
+    Source:
+        https://learn.microsoft.com/graph/api/security-auditcoreroot-post-auditlogqueries
+    """
+
+    name = "audit_search"
+    connection = "m365.tenant"
+
+    def poll(self, context: Context, cursor: JsonObject | None, since: datetime) -> Page:
+        state = dict(cursor) if cursor else {"mark": stamp(self._start(context.now(), since))}
+        if "next" in state:
+            return self._records(context, state)
+        if "job" in state:
+            return self._job(context, state)
+        return self._begin(context, state)
+
+    def delivery_key(self, event: Event) -> str | None:
+        return text(members_of(event).get("id"))
+
+    def _begin(self, context: Context, state: JsonObject) -> Page:
+        mark = _moment(state)
+        end = self._end() or times.floor(context.now())
+        until = min(mark + times.span(str(self.arguments["window"])), end)
+        if until <= mark:
+            return Page((), state)
+        search: JsonObject = {
+            "displayName": f"counterplay {stamp(mark)} to {stamp(until)}",
+            "filterStartDateTime": stamp(mark),
+            "filterEndDateTime": stamp(until),
+        }
+        for argument, member in _FILTERS:
+            if self.arguments.get(argument):
+                search[member] = self.arguments[argument]
+        if self.arguments.get("keyword"):
+            search["keywordFilter"] = self.arguments["keyword"]
+        graph, version = Graph(context), str(state.get("version", "v1.0"))
+        try:
+            job = graph.start_audit_search(search, version)
+        except GoneError:
+            if version == "beta":
+                raise
+            version = "beta"  # v1.0 is not rolled out to each tenant
+            job = graph.start_audit_search(search, version)
+        return Page((), {**state, "job": job, "until": stamp(until), "version": version}, more=True)
+
+    def _job(self, context: Context, state: JsonObject) -> Page:
+        graph, job, version = Graph(context), str(state["job"]), str(state["version"])
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                status = graph.audit_search_status(job, version).lower()
+            except GoneError:
+                status = "gone"
+            if status not in ("notstarted", "running"):
+                break
+            if context.stop.wait(pause):
+                return Page((), state)
+            pause = min(_LONGEST_PAUSE, pause * 1.5)
+        if status == "succeeded":
+            page = graph.audit_search_records(job, version)
+            return self._onward(page.records, state, page.next_link, 1)
+        failures = int(state.get("failures", 0)) + 1
+        if failures >= MAX_FAILURES:
+            raise PermanentError(
+                f"the search of the audit log from {state['mark']} to {state['until']} ended as {status} "
+                f"{failures} times",
+                hint="choose a shorter `window`, or fewer operations",
+            )
+        kept = {name: state[name] for name in ("mark", "version")}
+        return Page((), {**kept, "failures": failures}, more=True)
+
+    def _records(self, context: Context, state: JsonObject) -> Page:
+        link, pages = str(state["next"]), int(state["pages"])
+        try:
+            page = Graph(context).records_at(link, "audit records", needs="AuditLogsQuery.Read.All")
+        except GoneError:  # the link has expired: the job's records from their start
+            kept = {name: value for name, value in state.items() if name not in ("next", "pages")}
+            return Page((), kept, more=True)
+        if page.next_link == link or pages >= MAX_PAGES:
+            raise PermanentError(f"the records of the audit search {state['job']} have no end")
+        return self._onward(page.records, state, page.next_link, pages + 1)
+
+    def _onward(
+        self, records: tuple[bytes, ...], state: JsonObject, next_link: str | None, pages: int
+    ) -> Page:
+        if next_link is not None:
+            return Page(records, {**state, "next": next_link, "pages": pages}, more=True)
+        return Page(records, {"mark": state["until"], "version": state["version"]}, more=True)
+
+    def _start(self, now: datetime, since: datetime) -> datetime:
+        given = self.arguments.get("start")
+        if given is None:
+            return times.floor(since)
+        absolute = times.parse(given)
+        return absolute if absolute is not None else times.floor(now - times.span(str(given)))
+
+    def _end(self) -> datetime | None:
+        return times.parse(self.arguments.get("end"))
+
+
+def _moment(state: JsonObject) -> datetime:
+    found = times.parse(state.get("mark"))
+    if found is None:
+        raise PermanentError(f"the stored cursor holds no time: {state}")
+    return found
