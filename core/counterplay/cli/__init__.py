@@ -15,6 +15,7 @@ from counterplay.errors import ConfigError, CounterplayError
 #: Our own commands: where each is, and its line in the help.
 _COMMANDS = {
     "run": ("counterplay.cli.run:run", "Run the playbook NAME, or all playbooks of the set NAME."),
+    "up": ("counterplay.cli.up:up", "Run all enabled playbooks of the workspace as a service."),
     "plan": ("counterplay.cli.plan:plan", "Show what a run would read, change and deliver; change nothing."),
     "check": ("counterplay.cli.check:check", "Say everything that is wrong with playbooks, before they run."),
     "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
