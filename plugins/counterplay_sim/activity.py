@@ -178,9 +178,11 @@ class ActivityService:
         if refused is not None or fault.status or fault.reset:
             self._keep(fault, about, about.events)
             return refused or Answer(fault.status, fault.body.encode(), headers=fault.headers)
-        if about.tenant is not None:
+        if about.tenant is not None and fault.kind != "start_lag":
             spoiled.change_state(fault, about, about.tenant)
         answer = self.handle(request)
+        if about.tenant is not None and fault.kind == "start_lag" and answer.status == 200:
+            spoiled.change_state(fault, about, about.tenant)
         if answer.status != 200 or about.tenant is None:
             self._keep(fault, about, [])
         elif about.blob is not None:

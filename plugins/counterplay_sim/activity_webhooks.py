@@ -38,6 +38,7 @@ class Webhooks:
         self._clock = clock
         self._base = base
         self._stop = threading.Event()
+        self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="sim-webhooks", daemon=True)
 
     def start(self) -> None:
@@ -60,11 +61,12 @@ class Webhooks:
 
     def notify(self) -> None:
         """Tell every listener what it has not heard of and is due."""
-        for tenant in self._tenants():
-            for subscription in list(tenant.subscriptions.values()):
-                webhook = subscription.get("webhook")
-                if webhook and subscription["status"] == "enabled" and webhook["status"] == "enabled":
-                    self._tell(tenant, subscription, webhook)
+        with self._telling:
+            for tenant in self._tenants():
+                for subscription in list(tenant.subscriptions.values()):
+                    webhook = subscription.get("webhook")
+                    if webhook and subscription["status"] == "enabled" and webhook["status"] == "enabled":
+                        self._tell(tenant, subscription, webhook)
 
     def _tell(self, tenant: Tenant, subscription: Doc, webhook: Doc) -> None:
         now = self._clock.now_ns()

@@ -122,8 +122,8 @@ def _names(header: Doc, der: bytes) -> bool:
     """Whether a header names a certificate, by either thumbprint or by its hexadecimal one."""
     sha1, sha256 = hashlib.sha1(der), hashlib.sha256(der)  # thumbprints, not signatures
     return (
-        header.get("x5t") == _encode(sha1.digest())
-        or header.get("x5t#S256") == _encode(sha256.digest())
+        str(header.get("x5t", "")).rstrip("=") == _encode(sha1.digest())  # MSAL keeps the padding
+        or str(header.get("x5t#S256", "")).rstrip("=") == _encode(sha256.digest())
         or str(header.get("kid", "")).upper() in (sha1.hexdigest().upper(), sha256.hexdigest().upper())
     )
 

@@ -23,6 +23,11 @@ class FaultRecord:
                 if mishap.recovered is None:
                     self._open.setdefault((mishap.service, mishap.target), []).append(mishap.number)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waited for."""
+        return not self._open
+
     def met(
         self,
         fault: Fault,

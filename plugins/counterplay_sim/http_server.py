@@ -201,7 +201,7 @@ class Listener:
                 head = reader.head()
                 if head is None:
                     return
-                if self._quick is not None and self._faults.idle and head.startswith(b"GET "):
+                if self._quick is not None and self._undisturbed and head.startswith(b"GET "):
                     found = self._quick(head)
                     if found is not None:
                         connection.sendall(b"".join((found[0], self._date_line(), found[1])))
@@ -217,14 +217,18 @@ class Listener:
             fault = self._faults.pick(self.service.name, request.method, request.target)
             if fault is None:
                 answer = self._answer(request)
-                body = b"" if request.method == "HEAD" else answer.body
-                connection.sendall(self._head(answer, keep) + body)
                 if self._record is not None and answer.status < 400:
                     self._record.served(self.service.name, self._target(request))
+                body = b"" if request.method == "HEAD" else answer.body
+                connection.sendall(self._head(answer, keep) + body)
             elif not self._answer_with_fault(connection, request, fault, keep):
                 return
             if not keep:
                 return
+
+    @property
+    def _undisturbed(self) -> bool:
+        return self._faults.idle and (self._record is None or self._record.idle)
 
     def _answer(self, request: Request) -> Answer:
         try:
