@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from counterplay.events import (
     CheckResult,
+    Diagnosis,
     Event,
     Inverse,
     JsonObject,
+    Need,
     Page,
     PushAnswer,
     PushRequest,
@@ -331,6 +333,11 @@ class Connection(Module):
     def check(self, context: Context) -> Iterable[CheckResult]:
         """Prove that the connection works, one result for each thing tried."""
         return ()
+
+    def examine(self, context: Context, needs: Sequence[Need]) -> Iterable[Diagnosis]:
+        """Say which of the needs would be refused, and why. It only reads. Default: the check's results."""
+        for one in self.check(context):
+            yield Diagnosis(one.name, one.ok, one.detail)
 
 
 class SecretSource:

@@ -68,6 +68,12 @@ class ModuleInfo:
         found: list[JsonObject] = self.schema.get("x-permissions", [])
         return found
 
+    @property
+    def licences(self) -> list[JsonObject]:
+        """What the connection's organisation must have bought: `{"name", "any": [...], "for"}` each."""
+        found: list[JsonObject] = self.schema.get("x-licences", [])
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from counterplay import CheckResult, ConfigError, Connection, Context, CounterplayError, Verdict
+from counterplay import (
+    CheckResult,
+    ConfigError,
+    Connection,
+    Context,
+    CounterplayError,
+    Diagnosis,
+    Need,
+    Verdict,
+)
 from counterplay_m365.clouds import CLOUDS
 from counterplay_m365.credentials import credential
 from counterplay_m365.licences import DEFENDER, not_activated
@@ -118,6 +127,12 @@ class Tenant(Connection):
             yield CheckResult("sign-in cache", not isinstance(shared, str), said)
         yield _tried("audit subscriptions", lambda: _subscriptions(context))
         yield _tried("alerts", lambda: _alerts(context))
+
+    def examine(self, context: Context, needs: Sequence[Need]) -> Iterable[Diagnosis]:
+        """Sign-in, clock, plans, auditing, and for each need its permissions and licences."""
+        from counterplay_m365.doctor import examine
+
+        return examine(self, context, needs)
 
     def _check_token(self, service: str) -> Iterable[CheckResult]:
         from counterplay_m365.entra import roles
