@@ -16,7 +16,8 @@ from counterplay.language import with_defaults
 from counterplay.plugins import PluginHost
 from counterplay.wire import Wire
 from counterplay_m365.tenant import Tenant
-from counterplay_sim.testing import Plan, Simulator, close_all
+from counterplay_sim.graph_rules import GraphRules
+from counterplay_sim.testing import Plan, Simulator, Strictness, close_all
 
 HOST = PluginHost.load()
 FEEDS = {
@@ -64,13 +65,19 @@ TABLE = {
 }
 
 
+UNHURRIED = Strictness(graph=GraphRules(throttle_scale=0))
+
+
 @pytest.fixture(scope="module", params=["free", "p1", "business_premium", "e5"])
 def simulator(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Simulator]:
     """A small tenant with a licence."""
     with Simulator(
-        tmp_path_factory.mktemp(request.param), seed=3, plan=Plan(events=20, users=8, licence=request.param)
+        tmp_path_factory.mktemp(request.param),
+        seed=3,
+        plan=Plan(events=20, users=8, licence=request.param),
+        strictness=UNHURRIED,
     ) as made:
         yield made
 
