@@ -94,15 +94,15 @@ class AdminService:
         }
 
     def _set_clock(self, request: Request) -> Any:
-        """`set` (RFC 3339), `advance` (seconds), `rate`, `skew` (seconds), in this order."""
+        """`rate`, `set` (RFC 3339), `advance` (seconds), `skew` (seconds), in this order."""
         clock, wanted = self._simulator.clock, _object(request, "set", "advance", "rate", "skew")
+        if "rate" in wanted:
+            clock.run_at(wanted["rate"])
         if "set" in wanted:
             moment = datetime.fromisoformat(str(wanted["set"]).replace("Z", "+00:00"))
             clock.set(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
         if "advance" in wanted:
             clock.advance(timedelta(seconds=wanted["advance"]))
-        if "rate" in wanted:
-            clock.run_at(wanted["rate"])
         if "skew" in wanted:
             clock.skew_date(timedelta(seconds=wanted["skew"]))
         return self._clock(request)

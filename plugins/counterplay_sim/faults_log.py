@@ -60,7 +60,7 @@ class LogFault:
 
 
 def changed(body: bytes, kind: str) -> bytes:
-    """An event as that kind of fault (one of `EVENTS`) makes it; the same bytes where it has nothing to do."""
+    """An event as that kind of fault (one of `EVENTS`) makes it; the same bytes where it does not apply."""
     return _CHANGES[kind](body)
 
 

@@ -114,11 +114,12 @@ def full(verdict: Verdict) -> list[str]:
     for upn, effects in sorted(verdict.effects.items()):
         said += [f"  {upn}: {action} {target} {after}" for action, target, after in effects.changes]
     victim = verdict.victim
-    rules = ", ".join(map(repr, victim.malicious_rules_on)) or "none"
-    said.append(
-        f"Attacked: {victim.upn}: {'blocked' if victim.blocked else 'can sign in'},"
-        f" {victim.sessions} live sessions, malicious rules on: {rules}"
-    )
+    if victim.upn:
+        rules = ", ".join(map(repr, victim.malicious_rules_on)) or "none"
+        said.append(
+            f"Attacked: {victim.upn}: {'blocked' if victim.blocked else 'can sign in'},"
+            f" {victim.sessions} live sessions, malicious rules on: {rules}"
+        )
     said += [_chain(chain) for chain in verdict.chains]
     for recovery in verdict.recoveries:
         after = f", after at most {recovery.longest:,.1f} s" if recovery.longest is not None else ""

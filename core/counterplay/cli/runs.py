@@ -12,6 +12,8 @@ from counterplay.cli.output import json_option, print_json, print_table
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from counterplay.store.runs import RunStore, StoredRun
 
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def runs(context: click.Context, as_json: bool) -> None:
-    """List runs, or show one with its steps and effects."""
+    """List runs, show or follow one, cancel one, let one that failed go on."""
     if context.invoked_subcommand is None:
         context.invoke(list_runs, as_json=as_json)
 
@@ -31,14 +33,40 @@ def runs(context: click.Context, as_json: bool) -> None:
     type=click.Choice(["queued", "running", "waiting", "blocked", "succeeded", "failed", "cancelled"]),
     help="Only runs in this status.",
 )
+@click.option("--entity", help="Only runs that touched this user or object, or whose event names it.")
+@click.option(
+    "--since", metavar="TIME", help="Only runs created since: 2026-03-02T08:00, or 4h for four hours ago."
+)
+@click.option("--until", metavar="TIME", help="Only runs created until then.")
 @click.option(
     "--limit", default=50, show_default=True, type=click.IntRange(1, 10_000), help="At most so many."
 )
 @json_option
-def list_runs(name: str | None, status: str | None, limit: int, as_json: bool) -> None:
+def list_runs(
+    name: str | None,
+    status: str | None,
+    entity: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
     """List runs, newest first."""
+    first, last = _moment("--since", since), _moment("--until", until)
     with _store() as store:
-        found = store.newest(playbook=name, status=status, limit=limit) if store is not None else []
+        found = (
+            store.newest(
+                playbook=name,
+                status=status,
+                limit=limit,
+                entity=entity,
+                since=first,
+                until=last,
+                inside=False,
+            )
+            if store is not None
+            else []
+        )
     if as_json:
         print_json([_about(one) for one in found])
         return
@@ -52,51 +80,124 @@ def list_runs(name: str | None, status: str | None, limit: int, as_json: bool) -
 @click.argument("run_id", metavar="RUN")
 @json_option
 def show_run(run_id: str, as_json: bool) -> None:
-    """Show one run: its steps with results, its effects with the state before them. RUN may be cut short."""
+    """Show one run as a timeline: attempts, durations, results, questions, effects. RUN may be cut short."""
     with _store() as store:
-        found = store.find(run_id) if store is not None else []
-        if not found:
-            raise ConfigError(f"there is no run {run_id!r}", hint="`playbook runs list` shows them")
-        if len(found) > 1:
-            raise ConfigError(f"{len(found)} runs begin with {run_id!r}", hint="write more of its id")
-        assert store is not None
-        run = found[0]
-        steps = store.steps(run.id)
-        effects = store.effects(run.id)
-    if as_json:
+        store, run = _one(store, run_id)
+        if not as_json:
+            from counterplay.cli.timeline import print_timeline
+
+            print_timeline(store, run)
+            return
+        from counterplay.store.approvals import ApprovalStore
+
         print_json(
             {
                 **_about(run),
                 "event": _decoded(run.event),
                 "inputs": run.inputs,
-                "steps": [_fields(one) for one in steps],
-                "effects": [_fields(one) for one in effects],
+                "steps": [_fields(one) for one in store.steps(run.id)],
+                "attempts": [_fields(one) for one in store.attempts(run.id)],
+                "effects": [_fields(one) for one in store.effects(run.id)],
+                "approvals": [_fields(one) for one in ApprovalStore(store.database).of_run(run.id)],
+                "inside": [
+                    {
+                        **_about(one),
+                        "steps": [_fields(each) for each in store.steps(one.id)],
+                        "effects": [_fields(each) for each in store.effects(one.id)],
+                    }
+                    for one in store.within(run.id)
+                ],
             }
         )
-        return
-    click.echo(click.style(f"{run.id}  {run.playbook}  {run.status}", bold=True))
-    click.echo(f"  tenant {run.tenant}, created {run.created}, ended {run.ended or '-'}")
-    if run.error:
-        click.echo(f"  error: {run.error}")
-    for step in steps:
-        attempts = f", {step.attempts} attempts" if step.attempts > 1 else ""
-        click.echo(f"\n  {step.step_id}  {step.uses}  {step.status}{attempts}")
-        if step.error:
-            click.echo(f"      error: {step.error}")
-        for title, value in (("with", step.arguments), ("result", step.result)):
-            if value not in (None, {}):
-                click.echo(f"      {title}: {_short(value)}")
-        for effect in (one for one in effects if one.step_id == step.step_id):
-            held = {None: "", True: ", read back: it holds", False: ", read back: it does NOT hold"}
-            click.echo(
-                f"      effect: {effect.status}{held[effect.verified]} on {effect.subject or effect.target}"
-            )
-            if effect.settled:
-                click.echo(f"      settled: {effect.settled}")
-            click.echo(f"      before: {_short(effect.before)}")
-            for call in effect.calls:
-                body = _short(call["body"]) if call["body"] else ""
-                click.echo(f"      sent: {call['method']} {call['url']} {body}")
+
+
+@runs.command("cancel")
+@click.argument("run_id", metavar="RUN")
+def cancel(run_id: str) -> None:
+    """Ask a run to end: it stops at its next step; `finally` and the sinks still follow."""
+    from counterplay.people import this_person
+    from counterplay.runtime.steering import cancel_run
+
+    with _store() as store:
+        store, run = _one(store, run_id)
+        cancel_run(store, run, this_person())
+    click.echo(f"{run.id} is asked to end; a worker (`playbook run`) carries it out")
+
+
+@runs.command("retry")
+@click.argument("run_id", metavar="RUN")
+@click.option("--from", "from_step", metavar="STEP", help="Go back to this step; all that follow run again.")
+def retry(run_id: str, from_step: str | None) -> None:
+    """Let a run that failed or was cancelled go on where it ended. What succeeded is not repeated."""
+    from counterplay.people import this_person
+    from counterplay.runtime.steering import retry_run
+
+    with _store() as store:
+        store, run = _one(store, run_id)
+        again = retry_run(store, run, this_person(), from_step)
+    what = f" from {', '.join(again)}" if again else ""
+    click.echo(f"{run.id} goes on{what}; a worker (`playbook run`) carries it out")
+
+
+@runs.command("follow")
+@click.argument("run_id", metavar="RUN")
+def follow(run_id: str) -> None:
+    """Print what a run does until it ends. Exits 0 when it succeeded, else 1."""
+    import sys
+    import time
+
+    said: dict[tuple[str, str], str] = {}
+    with _store() as store:
+        store, run = _one(store, run_id)
+        while True:
+            current = store.get(run.id) or run
+            for part in (current, *store.within(run.id)):
+                for step in store.steps(part.id):
+                    if said.get((part.id, step.step_id)) != step.status:
+                        said[part.id, step.step_id] = step.status
+                        error = f": {step.error}" if step.error else ""
+                        click.echo(f"{part.id}  {step.step_id}  {step.uses}  {step.status}{error}")
+            reason = f": {current.error}" if current.error else ""
+            if said.get((run.id, "")) != current.status + reason:
+                said[run.id, ""] = current.status + reason
+                click.echo(f"{run.id}  {current.status}{reason}")
+            if current.ended is not None:
+                sys.exit(0 if current.status == "succeeded" else 1)
+            time.sleep(_LOOK)
+
+
+_LOOK = 0.5
+
+
+def _one(store: RunStore | None, run_id: str) -> tuple[RunStore, StoredRun]:
+    """The run whose id begins with the text. ConfigError: none does, or several do."""
+    found = store.find(run_id) if store is not None else []
+    exact = [one for one in found if one.id == run_id]
+    whole = exact or [one for one in found if one.parent is None] or found
+    if store is None or not whole:
+        raise ConfigError(f"there is no run {run_id!r}", hint="`playbook runs list` shows them")
+    if len(whole) > 1:
+        raise ConfigError(f"{len(whole)} runs begin with {run_id!r}", hint="write more of its id")
+    return store, whole[0]
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    from datetime import UTC, datetime
+
+    from counterplay.clock import now
+    from counterplay.language import parse_duration
+
+    if text is None:
+        return None
+    try:
+        if not text[:1].isdigit() or "-" not in text:
+            return now() - parse_duration(text)
+        found = datetime.fromisoformat(text)
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(
+            f"{option} {text}: no time", hint="write 2026-03-02T08:00 (UTC), or 4h for four hours ago"
+        ) from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 @contextmanager
@@ -130,6 +231,8 @@ def _about(run: StoredRun) -> dict[str, Any]:
         "started": run.started,
         "ended": run.ended,
         "wake": run.wake,
+        "parent": run.parent,
+        "cancel": run.cancel,
     }
 
 
@@ -143,10 +246,3 @@ def _decoded(raw: bytes) -> Any:
     from counterplay.events import Event
 
     return Event(raw).data
-
-
-def _short(value: Any) -> str:
-    import json
-
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 400 else text[:400] + f"… ({len(text):,} characters; --json shows all)"

@@ -9,15 +9,16 @@ import click
 from counterplay.cli.output import json_option, print_json
 
 if TYPE_CHECKING:
-    from counterplay.language import Playbook, Step, Use
+    from counterplay.language import Playbook
     from counterplay.plugins import PluginHost
 
 
 @click.command()
 @click.argument("name")
+@click.option("--mermaid", "as_chart", is_flag=True, help="Print a Mermaid flow chart, for documents.")
 @json_option
-def show(name: str, as_json: bool) -> None:
-    """Show what the playbook NAME does: its trigger, its steps, where a run begins, its sinks."""
+def show(name: str, as_chart: bool, as_json: bool) -> None:
+    """Show what the playbook NAME does as a tree: its trigger, its steps, where a run begins, its sinks."""
     from counterplay.cli.loading import load_playbook, members, open_workspace
     from counterplay.language import PlaybookSet
 
@@ -25,6 +26,13 @@ def show(name: str, as_json: bool) -> None:
     found = load_playbook(workspace, name)
     if as_json:
         print_json(found.document)
+        return
+    if as_chart:
+        from counterplay.cli.tree import mermaid
+
+        one = [found] if not isinstance(found, PlaybookSet) else [p for p, _ in members(workspace, found, {})]
+        for playbook in one:
+            click.echo(mermaid(playbook, workspace.host))
         return
     if not isinstance(found, PlaybookSet):
         _print_playbook(found, workspace.host)
@@ -39,46 +47,15 @@ def show(name: str, as_json: bool) -> None:
 
 
 def _print_playbook(playbook: Playbook, host: PluginHost) -> None:
+    from counterplay.cli.tree import tree
+
     click.echo(click.style(playbook.name, bold=True))
     click.echo(_indented(playbook.description))
     for name, schema in playbook.inputs.items():
         default = f", default {schema['default']!r}" if "default" in schema else ", required"
         click.echo(f"  input    {name} ({schema.get('type', 'any')}{default})")
-    click.echo(f"  trigger  {_use(playbook.trigger, host)}")
-    if playbook.filter is not None:
-        click.echo(f"  filter   {playbook.filter.source}")
-    for step in playbook.batch_steps:
-        click.echo(f"  batch    {_step(step, host)}")
-    if playbook.run_steps:
-        click.echo("  ── each event that is left becomes a durable run ──")
-    for step in playbook.run_steps:
-        click.echo(f"  step     {_step(step, host)}")
-    for use in playbook.sinks:
-        click.echo(f"  sink     {_use(use, host)}")
-
-
-def _step(step: Step, host: PluginHost) -> str:
-    text = f"{step.id}: {_use(step.use, host)}" if step.use is not None else step.id
-    if step.when is not None:
-        text += f", when {step.when.source}"
-    if step.on_error != "stop":
-        text += f", on error {step.on_error}"
-    return text
-
-
-def _use(use: Use, host: PluginHost) -> str:
-    from counterplay.language import Labels
-    from counterplay.modules import Action
-
-    info = host.module(use.uses)
-    text = use.uses
-    if isinstance(use.connection, Labels):
-        text += f" on every connection labelled {', '.join(use.connection.labels)}"
-    elif use.connection is not None:
-        text += f" on {use.connection}"
-    if issubclass(info.cls, Action) and info.cls.effect:
-        text += " [changes something]"
-    return f"{text} - {info.summary}"
+    for line in tree(playbook, host):
+        click.echo(f"  {line}")
 
 
 def _indented(text: str) -> str:

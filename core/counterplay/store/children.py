@@ -155,8 +155,13 @@ def cancel(connection: sa.Connection, identity: str, by: JsonObject) -> int:
     return int(asked)
 
 
-def reopen(connection: sa.Connection, identity: str, steps: Sequence[str], note: str) -> None:
-    """Let an ended run go on: these steps, and the children of theirs that failed, are tried again."""
+def reopen(
+    connection: sa.Connection, identity: str, steps: Sequence[str], note: str, *, everything: bool = False
+) -> None:
+    """Let an ended run go on: these steps, and the children of theirs that failed, are tried again.
+
+    `everything`: the children that succeeded, too, with all their steps.
+    """
     moment = to_text(now())
     for step_id in steps:
         where = (step.c.run_id == identity, step.c.step_id == step_id)
@@ -179,12 +184,15 @@ def reopen(connection: sa.Connection, identity: str, steps: Sequence[str], note:
             sa.select(run.c.id, run.c.failed_at).where(
                 run.c.parent == identity,
                 run.c.parent_step == step_id,
-                run.c.status.in_(("failed", "cancelled")),
+                run.c.status.in_(ENDED if everything else ("failed", "cancelled")),
             )
         ).all()
         for child in inner:
-            at = json.loads(child.failed_at)["steps"] if child.failed_at else []
-            reopen(connection, child.id, at, note)
+            at: list[str] = json.loads(child.failed_at)["steps"] if child.failed_at else []
+            rows = sa.select(step.c.step_id).where(step.c.run_id == child.id)
+            unended = sa.true() if everything else step.c.ended.is_(None)
+            at += list(connection.execute(rows.where(unended, step.c.step_id.not_in(at))).scalars())
+            reopen(connection, child.id, at, note, everything=everything)
         any_child = connection.execute(
             sa.select(run.c.id).where(run.c.parent == identity, run.c.parent_step == step_id).limit(1)
         ).first()

@@ -177,7 +177,7 @@ class Call:
     def sees(self, document: Doc) -> bool:
         """Whether an object can be listed by now."""
         until = document.get(VISIBLE)
-        return until is None or until <= self.now
+        return until is None or str(until).rstrip("Z") <= self.now.rstrip("Z")  # any number of digits
 
     def every(self, kind: str) -> Iterable[Doc]:
         """All objects of a kind that can be seen."""

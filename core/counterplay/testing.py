@@ -1,0 +1,33 @@
+"""For plugin authors: pytest fixtures. Import what a test needs into its `conftest.py`.
+
+from counterplay.testing import simulator  # noqa: F401
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from counterplay_sim.simulator import Simulator
+
+__all__ = ["simulator"]
+
+
+@pytest.fixture
+def simulator(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Simulator]:
+    """A simulated Microsoft 365 tenant with an intake, on loopback, in this process.
+
+    Its connections are `simulator.m365_settings()` and `simulator.intake_settings()`, its verdict
+    `simulator.oracle().verdict()`. A marker gives it other options, those of `Simulator`:
+    `@pytest.mark.simulator(events=100, faults=[{"kind": "AF20050"}])`; register the marker in your pytest
+    settings. Skipped when the plugin `sim` is not installed.
+    """
+    installed = pytest.importorskip("counterplay_sim.testing", reason="the plugin sim is not installed")
+    marker = request.node.get_closest_marker("simulator")
+    options = {"events": 400, **(marker.kwargs if marker is not None else {})}
+    with installed.Simulator(tmp_path / "simulator", **options) as made:
+        yield made
