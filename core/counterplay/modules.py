@@ -277,6 +277,8 @@ class Connection(Module):
     """
 
     kind = "connection"
+    setup_command: ClassVar[str | None] = None
+    """`module:attribute` of a click command that guides through the set-up: `connections setup KIND`."""
 
     def __init__(self, name: str, settings: Mapping[str, Any], secrets: SecretSource | None = None) -> None:
         super().__init__(settings)

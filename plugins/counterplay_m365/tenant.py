@@ -48,6 +48,7 @@ class Tenant(Connection):
     """
 
     name = "tenant"
+    setup_command = "counterplay_m365.setup:setup"
 
     def __init__(self, name: str, settings: Mapping[str, Any], secrets: SecretSource | None = None) -> None:
         super().__init__(name, settings, secrets)
@@ -154,6 +155,10 @@ class Tenant(Connection):
         from counterplay_m365.entra import roles
 
         return roles(self._token_source().bearer(self._resources[service]))
+
+    def forget_tokens(self) -> None:
+        """The next request asks for a new token: it carries what was granted meanwhile."""
+        self._token_source().forget()
 
     def refused_for_long(self, feature: str) -> bool:
         """Note one more refusal of a feature: were there three, over a quarter of an hour or more?"""

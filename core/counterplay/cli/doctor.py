@@ -158,6 +158,30 @@ def _patients(
     return list(found.values())
 
 
+def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list[Need]:
+    """What playbooks need of a kind of connection, whatever their connections are called.
+
+    ConfigError: there is no such playbook. PlaybookError: one is wrong.
+    """
+    from counterplay.events import Need
+    from counterplay.language import PlaybookSet, load, with_defaults
+
+    found: dict[str, Need] = {}
+    left = list(names)
+    while left:
+        loaded = load(workspace.playbook_file(left.pop(0)), workspace.host)
+        if isinstance(loaded, PlaybookSet):
+            left += loaded.playbooks
+            continue
+        for use in _uses(loaded):
+            info = workspace.host.module(use.uses)
+            if info.cls.connection == kind:
+                arguments = with_defaults(info.schema, use.arguments)
+                need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
+                found.setdefault(use.uses, need)
+    return list(found.values())
+
+
 def _uses(playbook: Playbook) -> Iterator[Use]:
     """Every use of a module in a playbook: trigger, steps of every form, sinks."""
     yield playbook.trigger
