@@ -144,15 +144,14 @@ class _Feed:
         """The JSON array of events."""
         if self._changes or self.background is None:
             return b"[" + b",".join(map(self.event, numbers)) + b"]"
-        pieces: list[bytes] = []
-        parts = self.background.parts
-        for number in numbers:
-            pieces.append(b",")
-            if number & _WRITTEN:
-                pieces.append(self.written[number ^ _WRITTEN][1])
-            else:
-                pieces += parts(number)
-        pieces[:1] = [b"["]
+        pieces: list[bytes] = [b"["]
+        if max(numbers, default=0) < _WRITTEN:
+            self.background.write(numbers, pieces)
+        else:
+            for number in numbers:
+                pieces += (b",", self.event(number))
+        if len(pieces) > 1:
+            pieces[1] = pieces[1][1:]  # there is no comma before the first
         pieces.append(b"]")
         return b"".join(pieces)
 

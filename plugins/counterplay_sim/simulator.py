@@ -373,8 +373,11 @@ class Simulator:
         return next((one for one in self.tenants if one.domain == tenant.lower()), None)
 
     def _resources(self) -> Mapping[str, str]:
-        return dict.fromkeys(graph.audiences(self.url("graph")), "graph") | dict.fromkeys(
-            activity.audiences(self.url("activity")), "activity"
+        machines = dict.fromkeys(graph.machine_audiences(self.url("graph")), "defender")
+        return (
+            machines
+            | dict.fromkeys(graph.audiences(self.url("graph")), "graph")
+            | dict.fromkeys(activity.audiences(self.url("activity")), "activity")
         )
 
     def _write_info(self) -> None:

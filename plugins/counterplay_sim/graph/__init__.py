@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from counterplay_sim.graph.machines import audiences as machine_audiences
 from counterplay_sim.graph.service import GraphService, audiences
 from counterplay_sim.graph_rules import GraphRules
 
-__all__ = ["GraphRules", "GraphService", "audiences"]
+__all__ = ["GraphRules", "GraphService", "audiences", "machine_audiences"]

@@ -7,7 +7,7 @@ from typing import Any
 from counterplay_sim.graph import audit
 from counterplay_sim.graph.call import Call, Listing
 from counterplay_sim.graph.errors import bad_request, denied, no_resource
-from counterplay_sim.graph.users import find_user, refuse_protected, roles_of, target
+from counterplay_sim.graph.users import find_user, refuse_protected, role_holders, target
 from counterplay_sim.http_server import Answer
 
 Doc = dict[str, Any]
@@ -124,6 +124,7 @@ _NAMES = {
 def _report(call: Call) -> Answer:
     by_type = {f"#microsoft.graph.{KINDS[kind]}": name for kind, name in _NAMES.items()}
     made = []
+    administrators = role_holders(call)
     for user in call.every("user"):
         held = [
             by_type[one["@odata.type"]] for one in methods_of(call, user) if one["@odata.type"] in by_type
@@ -132,7 +133,7 @@ def _report(call: Call) -> Answer:
         made.append(
             {
                 "id": user["id"],
-                "isAdmin": bool(roles_of(call, user["id"])),
+                "isAdmin": user["id"] in administrators,
                 "isMfaCapable": bool(strong),
                 "isMfaRegistered": bool(strong),
                 "isPasswordlessCapable": bool({"fido2SecurityKey", "windowsHelloForBusiness"} & set(held)),

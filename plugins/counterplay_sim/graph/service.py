@@ -26,6 +26,7 @@ from counterplay_sim.graph import (
     incidents,
     legacy,
     logs,
+    machines,
     mail,
     methods,
     risk,
@@ -125,6 +126,7 @@ class GraphService:
         self._audiences = audiences
         self._routes = _Routes(routes())
         self._throttle = throttle.Throttle(clock)
+        self._machines = machines.Machines(clock)
         self._pending = Pending()
         self._seen: Counter[tuple[str, str]] = Counter()
 
@@ -169,15 +171,15 @@ class GraphService:
         return Answer(error.status, orjson.dumps(document), JSON, headers)
 
     def _dispatch(self, request: Request, request_id: str) -> Answer:
+        if request.raw_path.startswith(f"{machines.PREFIX}/api/"):
+            return self._machine_action(request)
         version, _, rest = request.raw_path.lstrip("/").partition("/")
         if version not in ("v1.0", "beta"):
             raise bad_request(f"Invalid version: {version}")
         if len(request.body) > MOST_BODY:
             raise GraphError(413, "RequestEntityTooLarge", "The request body exceeds the allowed maximum.")
-        claims = self._claims(request)
-        tenant = self._find(str(claims["tid"]))
-        if tenant is None:
-            raise GraphError(401, "InvalidAuthenticationToken", "Access token validation failure.")
+        claims = self._claims(request, self._audiences())
+        tenant = self._tenant(claims)
         call = Call(
             request=request,
             tenant=tenant,
@@ -199,6 +201,20 @@ class GraphService:
             return batch.answer(call, self.handle)
         return self._operate(call, rest)
 
+    def _machine_action(self, request: Request) -> Answer:
+        """Defender for Endpoint answers on the same port, to tokens of its own."""
+        url = f"https://{request.headers.get('host', '127.0.0.1')}".lower()
+        claims = self._claims(request, machines.audiences(url))
+        tenant = self._tenant(claims)
+        self._meter.count(tenant.id, self.name, "machines")
+        return self._machines.handle(request, tenant, claims)
+
+    def _tenant(self, claims: Claims) -> Tenant:
+        tenant = self._find(str(claims["tid"]))
+        if tenant is None:
+            raise GraphError(401, "InvalidAuthenticationToken", "Access token validation failure.")
+        return tenant
+
     def _operate(self, call: Call, path: str) -> Answer:
         segments = _segments(path)
         template, operations, identifiers = self._routes.find(segments)
@@ -216,14 +232,14 @@ class GraphService:
         answer.headers += call.headers
         return answer
 
-    def _claims(self, request: Request) -> Claims:
+    def _claims(self, request: Request, audiences: frozenset[str]) -> Claims:
         code = "InvalidAuthenticationToken"
         if not request.headers.get("authorization"):
             raise GraphError(401, code, "Access token is empty.")
         claims = self._tokens.claims(request)
         if claims is None:
             raise GraphError(401, code, "Lifetime validation failed, the token is expired or not valid.")
-        if str(claims["aud"]).lower() not in self._audiences():
+        if str(claims["aud"]).lower() not in audiences:
             raise GraphError(401, code, "Access token validation failure. Invalid audience.")
         return claims
 

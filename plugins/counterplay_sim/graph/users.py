@@ -143,6 +143,19 @@ def roles_of(call: Call, principal: str) -> set[str]:
     }
 
 
+def role_holders(call: Call) -> set[str]:
+    """Everybody who holds a role, directly or as a member of a group that does."""
+    found: set[str] = set()
+    waiting = [one["principalId"] for one in call.every("roleAssignment")]
+    while waiting:
+        holder = waiting.pop()
+        if holder not in found:
+            found.add(holder)
+            group = call.find("group", holder)
+            waiting += group.get("@sim.members", ()) if group else ()
+    return found
+
+
 def refuse_protected(call: Call, user: Doc) -> None:
     """An administrator can be changed only by an application that holds a strong enough role itself."""
     held = roles_of(call, user["id"])

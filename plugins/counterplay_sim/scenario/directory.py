@@ -99,6 +99,7 @@ def directory(
     yield from made.apps(grants, roles)
     yield from made.methods()
     yield from made.devices()
+    yield from made.machines(domain)
     yield from _incidents(alerts, set((present or {}).get("incident", ())), tenant)
 
 
@@ -116,6 +117,7 @@ class _Directory:
         self._client = client
         self._people = people
         self._created = created
+        self._owned: list[tuple[Person, Doc]] = []
 
     def _guid(self) -> str:
         return str(uuid.UUID(int=self._chance.getrandbits(128), version=4))
@@ -371,30 +373,55 @@ class _Directory:
             if number % 5 == 4:
                 continue
             key = self._guid()
+            device = self._device(key, number, person)
+            self._owned.append((person, device))
+            yield "device", key, device
+
+    def _device(self, key: str, number: int, person: Person) -> Doc:
+        return {
+            "id": key,
+            "accountEnabled": True,
+            "alternativeSecurityIds": [],
+            "approximateLastSignInDateTime": stamp(self._created - timedelta(hours=number % 70)),
+            "deletedDateTime": None,
+            "deviceId": self._guid(),
+            "deviceOwnership": "Company",
+            "deviceVersion": 2,
+            "displayName": f"CONTOSO-{number:05d}",
+            "isCompliant": True,
+            "isManaged": True,
+            "manufacturer": "Dell Inc.",
+            "model": "Latitude 7440",
+            "operatingSystem": "Windows",
+            "operatingSystemVersion": "10.0.22631.4602",
+            "physicalIds": [],
+            "profileType": "RegisteredDevice",
+            "registrationDateTime": stamp(self._created - timedelta(days=300)),
+            "systemLabels": [],
+            "trustType": "AzureAd",
+            "@sim.owner": person.id,
+        }
+
+    def machines(self, domain: str) -> Iterator[Object]:
+        """Defender's machines: those of the first hundred people with a device; one in ten is offline."""
+        for number, (person, device) in enumerate(self._owned[:100]):
+            key = f"{self._chance.getrandbits(160):040x}"
             yield (
-                "device",
+                "machine",
                 key,
                 {
                     "id": key,
-                    "accountEnabled": True,
-                    "alternativeSecurityIds": [],
-                    "approximateLastSignInDateTime": stamp(self._created - timedelta(hours=number % 70)),
-                    "deletedDateTime": None,
-                    "deviceId": self._guid(),
-                    "deviceOwnership": "Company",
-                    "deviceVersion": 2,
-                    "displayName": f"CONTOSO-{number:05d}",
-                    "isCompliant": True,
-                    "isManaged": True,
-                    "manufacturer": "Dell Inc.",
-                    "model": "Latitude 7440",
-                    "operatingSystem": "Windows",
-                    "operatingSystemVersion": "10.0.22631.4602",
-                    "physicalIds": [],
-                    "profileType": "RegisteredDevice",
-                    "registrationDateTime": stamp(self._created - timedelta(days=300)),
-                    "systemLabels": [],
-                    "trustType": "AzureAd",
+                    "computerDnsName": f"{device['displayName'].lower()}.{domain}",
+                    "aadDeviceId": device["deviceId"],
+                    "osPlatform": "Windows11",
+                    "version": "23H2",
+                    "healthStatus": "Inactive" if number % 10 == 9 else "Active",
+                    "onboardingStatus": "Onboarded",
+                    "riskScore": "Low",
+                    "lastIpAddress": person.address,
+                    "firstSeen": stamp(self._created - timedelta(days=300)),
+                    "lastSeen": stamp(self._created - timedelta(hours=1)),
+                    "@sim.offline": number % 10 == 9,
                     "@sim.owner": person.id,
                 },
             )

@@ -74,3 +74,50 @@ def test_times_lists_and_null(text: str, expected: bool) -> None:
     document = {"createdDateTime": "2026-03-02T10:00:00.1234567Z", "severity": "high", "assignedTo": None}
 
     assert parse_filter(text, ("createdDateTime", "severity", "assignedTo"), "alert")(document) is expected
+
+
+_DOCUMENT = {
+    "name": "Ada O'Neil",
+    "status": {"errorCode": 50126},
+    "evidence": [
+        {"@odata.type": "#a.b.user", "account": {"upn": "ada@x.example"}, "tags": ["red", "blue"]},
+        {"@odata.type": "#a.b.ip", "account": {"upn": "eve@x.example"}, "tags": []},
+    ],
+    "kinds": ["one", "two"],
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("startswith(name,'Ada')", True),
+        ("startswith(name,'ada')", False),
+        ("startswith(name,'Eve') eq false", True),
+        ("endswith(name,'O''Neil')", True),
+        ("contains(name,'a O')", True),
+        ("status/errorCode eq 50126", True),
+        ("status/errorCode in (1,2)", False),
+        ("kinds/any(k: k eq 'two')", True),
+        ("kinds/all(k: k eq 'two')", False),
+        ("evidence/any(e: e/account/upn eq 'eve@x.example')", True),
+        ("evidence/any(e: e/a.b.user/account/upn eq 'ada@x.example')", True),
+        ("evidence/any(e: e/a.b.user/account/upn eq 'eve@x.example')", False),
+        ("evidence/any(e: e/tags/any(t: t eq 'blue'))", True),
+        ("evidence/any(e: startswith(e/account/upn,'eve') and not(e/account/upn eq 'x'))", True),
+    ],
+)
+def test_functions_paths_and_lambdas(text: str, expected: bool) -> None:
+    """Over nested members, lists and casts."""
+    names = ("name", "status/*", "evidence", "kinds")
+
+    assert parse_filter(text, names, "alert")(_DOCUMENT) is expected
+
+
+def test_a_filter_tells_what_an_index_can_look_up() -> None:
+    """Equalities that must hold, and no others."""
+    names = ("a", "b")
+
+    assert parse_filter("a eq 'x' and b ne 'y'", names, "t").equals == {"a": "x"}
+    assert parse_filter("a eq 'x' or b eq 'y'", names, "t").equals == {}
+    assert parse_filter("not(a eq 'x')", names, "t").equals == {}
+    assert parse_filter("a eq 'X'", names, "t", fold=True)({"a": "x"})
