@@ -129,8 +129,8 @@ class Ledger:
                 ),
             )
             .where(unit.c.feed_id.in_(feeds))
-            .group_by(unit.c.feed_id, subscription.c.playbook, hour)
-            .order_by(unit.c.feed_id, subscription.c.playbook, hour)
+            .group_by(unit.c.feed_id, subscription.c.playbook, sa.text("hour"))
+            .order_by(unit.c.feed_id, subscription.c.playbook, sa.text("hour"))
         )
         with self.database.read() as connection:
             rows = connection.execute(query).all()
