@@ -110,6 +110,24 @@ class Workspace:
         return f"sqlite:///{(self.base / str(url).removeprefix('sqlite:///')).resolve()}"
 
     @property
+    def config_without_secrets(self) -> JsonObject:
+        """`counterplay.yaml` as the audit log may know it, without secrets that stand there in clear."""
+        return {
+            **self.config,
+            "connections": {
+                name: {"uses": one.uses, "labels": list(one.labels), **self._shown(one)}
+                for name, one in self.entries.items()
+            },
+        }
+
+    def _shown(self, entry: ConnectionEntry) -> JsonObject:
+        described = self.host.module(entry.uses).schema.get("properties", {})
+        return {
+            key: "***" if described.get(key, {}).get("writeOnly") and reference(value) is None else value
+            for key, value in entry.settings.items()
+        }
+
+    @property
     def guardrails(self) -> JsonObject:
         """What bounds the effects of every playbook; the hook `counterplay_before_effect` gets it."""
         found: JsonObject = self.config.get("guardrails") or {}

@@ -13,7 +13,15 @@ from counterplay_sim.simulator import FOLDER
 from counterplay_sim.store import FILE
 
 #: Kinds of objects that are no part of it: who is signed in, what collects the log, and logs of Graph.
-_LEFT_OUT = ("sessions", "subscription", "signIn", "directoryAudit", "riskyUserHistory", "auditLogQuery")
+_LEFT_OUT = (
+    "sessions",
+    "subscription",
+    "signIn",
+    "directoryAudit",
+    "riskyUserHistory",
+    "auditLogQuery",
+    "machineAction",
+)
 
 
 def state(state_dir: Path | str) -> dict[str, Any]:

@@ -120,14 +120,28 @@ class Bench:
         finally:
             database.close()
 
+    def runs_made(self) -> int:
+        """How many runs there are; none before there is a store."""
+        return len(self.runs()) if (self.root / ".counterplay" / "state.db").exists() else 0
+
     def digest(self) -> str:
         return digest(self.simulator.state_dir)
 
     def user(self, number: int = 2) -> dict[str, Any]:
-        """An account of the tenant."""
+        """An account of the tenant that an app may change: no administrator's, not synced."""
+        return self._plain_users()[number]
+
+    def _plain_users(self) -> list[dict[str, Any]]:
         (tenant,) = self.simulator._tenants.values()
-        found: dict[str, Any] = list(tenant.users.values())[number]
-        return found
+        held = {one["principalId"] for one in tenant.objects["roleAssignment"].values()}
+        for group in tenant.objects["group"].values():
+            if group.get("isAssignableToRole"):
+                held |= set(group.get("@sim.members", ()))
+        return [
+            one
+            for key, one in tenant.users.items()
+            if key not in held and not one.get("onPremisesSyncEnabled")
+        ]
 
     def rules(self, user: dict[str, Any]) -> list[dict[str, Any]]:
         """The inbox rules of an account that Graph can change."""
@@ -136,8 +150,7 @@ class Bench:
 
     def with_rules(self) -> dict[str, Any]:
         """An account that has at least two such rules."""
-        (tenant,) = self.simulator._tenants.values()
-        found = max(tenant.users.values(), key=lambda user: len(self.rules(user)))
+        found = max(self._plain_users(), key=lambda user: len(self.rules(user)))
         assert len(self.rules(found)) >= 2
         return dict(found)
 

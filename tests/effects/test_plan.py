@@ -193,3 +193,108 @@ def test_a_plan_of_an_edited_playbook_is_refused(
 
     assert "test was edited after the plan was made" in result.stdout
     assert bench.writes == []
+
+
+def everything(users: list[str]) -> list[dict[str, Any]]:
+    """A playbook with every form of step and no question: its plan can be exact."""
+
+    def change(name: str, user_id: str, **rest: Any) -> dict[str, Any]:
+        return {
+            "id": name,
+            "uses": "m365.block_sign_in",
+            "connection": "contoso",
+            "with": {"user_id": user_id},
+            **rest,
+        }
+
+    return [
+        get("{{ event.users[0] }}", id="user"),
+        {"id": "group", "steps": [change("one", "{{ steps.user.result.id }}")]},
+        {
+            "id": "both",
+            "parallel": [change("two", users[1]), change("three", users[2], retry={"attempts": 2})],
+        },
+        change("each", "{{ item }}", for_each="event.users[3:]", when=f"item != '{users[4]}'"),
+        {
+            "id": "nested",
+            "for_each": "event.users[5:]",
+            "steps": [get("{{ item }}", id="again"), change("inner", "{{ steps.again.result.id }}")],
+        },
+        {
+            "id": "call",
+            "uses": "std.run_playbook",
+            "with": {"playbook": "called", "inputs": {"who": users[7]}},
+        },
+        change("never", users[8], when="steps.user.result.accountEnabled == false"),
+        {"uses": "std.stop", "with": {"reason": "enough"}},
+        change("behind", users[8]),
+    ]
+
+
+def side_by_side(calls: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The calls with those of the two branches in one order."""
+    return [*calls[:1], *sorted(calls[1:3]), *calls[3:]]
+
+
+def test_a_plan_of_every_form_says_what_its_run_sends(bench: Any, block: Callable[..., Any]) -> None:
+    """Groups, branches, loops, called playbooks, `finally`, an early stop: the same calls in order."""
+    users = [bench.user(number)["id"] for number in range(2, 11)]
+    bench.write(
+        block("{{ inputs.who }}", id="called_block"),
+        name="called",
+        inputs={"who": {"type": "string"}},
+    )
+    bench.write(*everything(users), **{"finally": [block(users[8], id="last")]})
+    event = {"users": users[:7]}
+    before = bench.digest()
+
+    plan = bench.plan(event=event)
+
+    assert bench.digest() == before
+    planned = [
+        (call["method"], "/" + call["url"].split("/", 3)[3])
+        for one in plan["steps"]
+        for call in one["calls"] or ()
+    ]
+    assert all(one["conditions"] == [] for one in plan["steps"])
+    assert bench.run(event=event).exit_code == 0, bench.runs()[-1].error
+    assert side_by_side(bench.writes) == side_by_side(planned)
+    assert len(planned) == 10
+
+
+def test_an_approved_plan_of_every_form_is_carried_out(bench: Any, block: Callable[..., Any]) -> None:
+    """The steps of branches, elements and called playbooks are found in the plan."""
+    users = [bench.user(number)["id"] for number in range(2, 11)]
+    bench.write(
+        block("{{ inputs.who }}", id="called_block"), name="called", inputs={"who": {"type": "string"}}
+    )
+    bench.write(*everything(users))
+    (bench.root / "event.json").write_text(json.dumps({"users": users[:7]}))
+    file = bench.root / "plan.json"
+    file.write_text(bench.call("plan", "test", "--event", "event.json", "--json").stdout)
+
+    result = bench.call("run", "test", "--plan-file", str(file))
+
+    assert result.exit_code == 0, result.stdout
+    assert len(bench.writes) == 9
+
+
+def test_what_follows_an_approval_or_a_wait_is_conditional(bench: Any, block: Callable[..., Any]) -> None:
+    """Nobody is asked; what depends on the answer says so, what does not stands there for certain."""
+    user = bench.user()["id"]
+    bench.write(
+        {"id": "decide", "uses": "std.approval", "with": {"question": "Block?"}},
+        block(user, id="yes", when="steps.decide.result.approved"),
+        {"id": "pause", "uses": "std.wait", "with": {"duration": "1h"}},
+        {"uses": "std.stop", "when": "not steps.decide.result.approved", "with": {"reason": "no"}},
+        block(user, id="later", on_error=[block(bench.user(3)["id"], id="instead")]),
+    )
+
+    steps = by_step(bench.plan())
+
+    assert steps["decide"]["does"] == "asks"
+    assert steps["pause"]["does"] == "waits"
+    assert steps["yes"]["conditions"] == ["if steps.decide.result.approved"]
+    assert steps["later"]["conditions"] == ["if stop does not stop the run"]
+    assert steps["instead"]["conditions"] == ["if stop does not stop the run", "if later fails"]
+    assert bench.runs_made() == 0

@@ -15,6 +15,7 @@ from counterplay.errors import ConfigError, CounterplayError, StateError
 #: Our own commands: where each is, and its line in the help.
 _COMMANDS = {
     "run": ("counterplay.cli.run:run", "Run the playbook NAME, or all playbooks of the set NAME."),
+    "up": ("counterplay.cli.up:up", "Run all enabled playbooks of the workspace as a service."),
     "plan": ("counterplay.cli.plan:plan", "Show what a run would read, change and deliver; change nothing."),
     "check": ("counterplay.cli.check:check", "Say everything that is wrong with playbooks, before they run."),
     "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
@@ -23,10 +24,13 @@ _COMMANDS = {
     "approvals": ("counterplay.cli.approvals:approvals", "List the questions that runs wait on."),
     "approve": ("counterplay.cli.approvals:approve", "Approve what a run asks."),
     "deny": ("counterplay.cli.approvals:deny", "Deny what a run asks."),
+    "audit": ("counterplay.cli.audit:audit", "Check or export the log of everything that was done."),
+    "evidence": ("counterplay.cli.evidence:evidence", "Write one archive about one run, or check one."),
     "undo": ("counterplay.cli.undo:undo", "Take back what a run did."),
     "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),
     "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),
     "connections": ("counterplay.cli.connections:connections", "List connections, or check that one works."),
+    "doctor": ("counterplay.cli.doctor:doctor", "Say what playbooks would be refused, and why."),
     "init": ("counterplay.cli.init:init", "Make a workspace in the current directory."),
 }
 _GROUP = "counterplay.commands"

@@ -131,18 +131,10 @@ def plans_of(
     database: Database | None,
 ) -> list[Plan]:
     """One plan for each event and connection of the trigger; of live events only those that start a run."""
-    from counterplay.cli.loading import load_playbook
-    from counterplay.language import Playbook
     from counterplay.runtime.live import connections_of, live_events
     from counterplay.runtime.planning import Planner
 
-    def called(name: str) -> Playbook:
-        found = load_playbook(opener.workspace, name, renames)
-        if not isinstance(found, Playbook):
-            raise ConfigError(f"{name!r} is a set, which a step cannot call")
-        return found
-
-    planner = Planner(opener, playbook, inputs, dict(renames), database=database, called=called)
+    planner = Planner(opener, playbook, inputs, dict(renames), database=database)
     plans: list[Plan] = []
     for connection in connections_of(opener, playbook, dict(renames)):
         tenant = connection.tenant if connection is not None else "local"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -14,13 +14,13 @@ from counterplay.clock import from_text, now, to_text
 from counterplay.directives import Ask, Call, Pause, Stop
 from counterplay.errors import InterruptedWork, PermanentError, StateError, as_work_error
 from counterplay.events import Event, JsonObject, encoded
-from counterplay.language import Playbook, Step, Use, with_defaults
-from counterplay.language.arguments import problems
+from counterplay.language import Step, Use
 from counterplay.modules import Action, Control, Sink, StepContext, Transform
 from counterplay.plugins import PluginHost
 from counterplay.runtime.approvals import result_of, until
 from counterplay.runtime.effects import EffectRunner, failed
 from counterplay.runtime.figures import Figures
+from counterplay.runtime.given import DEEPEST, arguments_of, inputs_of
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.segments import Frame, Parked, RunCancelled, RunStopped, Segment, earliest
@@ -38,7 +38,6 @@ SHORT_PAUSE = timedelta(seconds=60)
 """`std.wait` of up to this long keeps its segment; a longer one is a parked row."""
 GRACE = 0.25
 """Seconds that an attempt has after its time to say itself how it ended."""
-DEEPEST = 16
 
 
 class Attempts:
@@ -121,7 +120,7 @@ class Attempts:
             known = None
             if module.effect:
                 known = next((one for one in self._runs.effects(run.id) if one.step_id == step.id), None)
-            terms = terms_of(run.meta, step.id, self._opener)
+            terms = terms_of(run, step.id, self._opener)
             with http:
                 return self._effects.attempt(use.uses, module, context, tenant, known, terms)
 
@@ -330,7 +329,7 @@ class Attempts:
             playbook=playbook.name,
             document=playbook.document,
             event=None if call.event is None else encoded(call.event),
-            inputs=_inputs_of(playbook, call.inputs),
+            inputs=inputs_of(playbook, call.inputs),
         )
 
         def put(connection: sa.Connection) -> None:
@@ -358,35 +357,6 @@ class Attempts:
             text = f"run {child_id(run.id, step_id, 0)} of {child.playbook} {child.status}: {child.error}"
             return Outcome("failed", result, error=text)
         return Outcome("succeeded", result)
-
-
-def arguments_of(host: PluginHost, use: Use, rendered: object) -> JsonObject:
-    """Rendered arguments with the schema's defaults, checked now that their values are known."""
-    if not isinstance(rendered, dict):
-        raise PermanentError(f"`with` of {use.uses} is not a mapping")
-    schema = host.module(use.uses).schema
-    arguments = with_defaults(schema, rendered)
-    for problem in problems(arguments, schema):
-        place = ".".join(["with", *(str(part) for part in problem.path)])
-        raise PermanentError(f"{place}: {problem.message}", hint="the value comes from an expression")
-    return arguments
-
-
-def _inputs_of(playbook: Playbook, given: Mapping[str, Any]) -> JsonObject:
-    values: JsonObject = {}
-    for name in given:
-        if name not in playbook.inputs:
-            raise PermanentError(f"the playbook {playbook.name} has no input {name!r}")
-    for name, schema in playbook.inputs.items():
-        if name in given:
-            values[name] = given[name]
-        elif "default" in schema:
-            values[name] = schema["default"]
-        else:
-            raise PermanentError(f"the playbook {playbook.name} needs the input {name!r}")
-        for problem in problems(values[name], schema):
-            raise PermanentError(f"the input {name!r} of {playbook.name}: {problem.message}")
-    return values
 
 
 def _transformed(transform: Transform, context: StepContext, segment: Segment) -> Outcome:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from counterplay import audit
 from counterplay.errors import BusyError
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.session import Session
@@ -40,10 +41,11 @@ def carry_out(
     StateError: the store cannot be used.
     """
     with closing(open_database(opener.workspace.store_url)) as database, database.write() as connection:
-        RunStore(database).add(connection, made)
+        for identity in RunStore(database).add(connection, made):
+            audit.append(connection, "command", {"command": name}, run_id=identity)
     identities = [one.id for one in made]
     try:
-        Session(opener, name, [], once=True, stop=stop).run()
+        Session(opener, name, [], once=True, stop=stop, command="carry out").run()
     except BusyError as error:
         told(f"{error.message}: that process carries it out")
     with closing(open_database(opener.workspace.store_url)) as database:

@@ -29,6 +29,7 @@ from counterplay.runtime.guards import Guards, refuse_write
 from counterplay.runtime.planning_wire import described
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import Terms
+from counterplay.store.journal import Journal
 from counterplay.store.runs import RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
@@ -187,9 +188,22 @@ class EffectRunner:
             result = self._json_result(uses, given)
         except PermanentError as error:  # it happened; only what it says about it cannot be kept
             return Outcome("failed", error=str(error), effect="unknown")
-        return Outcome(
-            "succeeded", result, effect="done", verified=_verified(action, context, before, result)
-        )
+        verified = _verified(action, context, before, result)
+        self._keep_after(action, context)
+        return Outcome("succeeded", result, effect="done", verified=verified)
+
+    def _keep_after(self, action: Action, context: StepContext) -> None:
+        """The target's state afterwards, for evidence; that it cannot be read says nothing of the effect."""
+        if type(action).capture is Action.capture:
+            return
+        try:
+            after = self._mask_json(action.capture(context))
+        except (InterruptedWork, StateError):
+            return
+        except Exception as error:
+            log.info("the state after %s cannot be read: %s", context.step_id, error)
+            return
+        Journal(self._runs.database).put_after(context.run_id, context.step_id, after)
 
     def _after_lost_answer(
         self, action: Action, context: StepContext, before: JsonObject, error: WorkError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -24,22 +25,66 @@ def push_path(feed: Feed) -> str:
     return f"/push/{feed.key.trigger}/{feed.key.connection or '-'}"
 
 
-class Listener:
-    """Serves the push feeds of a session. Plain HTTP on loopback: put a TLS proxy in front of it."""
+Page = Callable[[PushRequest], PushAnswer]
 
-    def __init__(self, address: str, feeds: list[Feed]) -> None:
+
+class Listener:
+    """Serves push feeds, and pages of its owner's. Plain HTTP on loopback: put a TLS proxy in front of it.
+
+    `pages` answer by (method, path). The feeds may be exchanged while it listens: without any, a sender
+    is told to come back soon.
+    """
+
+    def __init__(
+        self, address: str, feeds: Sequence[Feed] = (), pages: Mapping[tuple[str, str], Page] | None = None
+    ) -> None:
         host, _, port = address.rpartition(":")
         if not host or not port.isdigit():
             raise ConfigError(f"{address!r} is not HOST:PORT", hint="write --listen 127.0.0.1:8787")
-        by_path = {push_path(feed): feed for feed in feeds}
+        self._feeds: dict[str, Feed] | None = None
+        self._pages = dict(pages or {})
         try:
-            self._server = _Server((host, int(port)), _handler(by_path))
+            self._server = _Server((host, int(port)), _handler(self))
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {address}: {error.strerror or error}", hint="choose another --listen"
             ) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="listener", daemon=True)
-        self.urls = [f"http://{host}:{self._server.server_address[1]}{path}" for path in by_path]
+        self.url = f"http://{host}:{self._server.server_address[1]}"
+        self.urls = self.serve(feeds)
+
+    def serve(self, feeds: Sequence[Feed]) -> list[str]:
+        """Take requests for these feeds from now on; returns their addresses."""
+        self._feeds = {push_path(feed): feed for feed in feeds}
+        return [self.url + path for path in self._feeds]
+
+    def rest(self) -> None:
+        """No feeds for a moment: senders are told to come back."""
+        self._feeds = None
+
+    def answer(self, request: PushRequest) -> PushAnswer:
+        """What a request gets."""
+        page = self._pages.get((request.method, request.path))
+        if page is not None:
+            return page(request)
+        if any(path == request.path for _, path in self._pages):
+            return PushAnswer(status=405, body=b'{"error": "not with this method"}')
+        feeds = self._feeds
+        if feeds is None:
+            return PushAnswer(status=503, body=b'{"error": "starting, send it again"}')
+        feed = feeds.get(request.path)
+        if feed is None:
+            return PushAnswer(status=404, body=b'{"error": "no push trigger listens here"}')
+        if request.method != "POST":
+            return PushAnswer(status=405, body=b'{"error": "a push trigger takes POST"}')
+        try:
+            return feed.receive(request)
+        except CounterplayError as error:
+            log.error("%s: a request could not be stored: %s", feed.label, error)
+            return PushAnswer(status=503, body=b'{"error": "not stored, send it again"}')
+        except Exception as error:
+            log.error("%s: the trigger failed: %s: %s", feed.label, type(error).__name__, error)
+            return PushAnswer(status=500, body=b'{"error": "the trigger failed"}')
 
     def __enter__(self) -> Listener:
         self._thread.start()
@@ -60,20 +105,20 @@ class _Server(ThreadingHTTPServer):
         log.debug("a connection from %s ended early", client_address)
 
 
-def _handler(feeds: dict[str, Feed]) -> type[BaseHTTPRequestHandler]:
+def _handler(listener: Listener) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = _TIMEOUT
 
-        def do_POST(self) -> None:
-            self._answer(self._taken())
+        def do_GET(self) -> None:
+            self._answer(self._taken("GET"))
 
-        def _taken(self) -> PushAnswer:
+        def do_POST(self) -> None:
+            self._answer(self._taken("POST"))
+
+        def _taken(self, method: str) -> PushAnswer:
             url = urlsplit(self.path)
-            feed = feeds.get(url.path)
-            if feed is None:
-                return PushAnswer(status=404, body=b'{"error": "no push trigger listens here"}')
-            length = self.headers.get("Content-Length", "")
+            length = self.headers.get("Content-Length", "" if method == "POST" else "0")
             if not length.isdigit():
                 self.close_connection = True
                 return PushAnswer(status=411, body=b'{"error": "send a Content-Length"}')
@@ -81,20 +126,17 @@ def _handler(feeds: dict[str, Feed]) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 return PushAnswer(status=413, body=b'{"error": "the body is too large"}')
             request = PushRequest(
-                method="POST",
+                method=method,
                 path=url.path,
                 query=dict(parse_qsl(url.query)),
                 headers={name.lower(): value for name, value in self.headers.items()},
                 body=self.rfile.read(int(length)),
             )
             try:
-                return feed.receive(request)
-            except CounterplayError as error:
-                log.error("%s: a request could not be stored: %s", feed.label, error)
-                return PushAnswer(status=503, body=b'{"error": "not stored, send it again"}')
+                return listener.answer(request)
             except Exception as error:
-                log.error("%s: the trigger failed: %s: %s", feed.label, type(error).__name__, error)
-                return PushAnswer(status=500, body=b'{"error": "the trigger failed"}')
+                log.error("%s %s failed: %s: %s", method, url.path, type(error).__name__, error)
+                return PushAnswer(status=500, body=b'{"error": "this failed"}')
 
         def _answer(self, answer: PushAnswer) -> None:
             self.send_response(answer.status)

@@ -62,7 +62,7 @@ class OutcomeSender:
 
     def at_end(self, walk: Walk, index: int, use: Use, status: str, error: str | None) -> None:
         """Deliver the outcome to one of the playbook's sinks. Parked while it cannot be."""
-        from counterplay.runtime.attempts import arguments_of
+        from counterplay.runtime.given import arguments_of
 
         segment = walk.segment
         step_id = f"sink:{index + 1}"

@@ -7,23 +7,25 @@ whatever depends on it is listed with its condition. Nothing is written to the s
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from counterplay.clock import now, to_text
+from counterplay.directives import Ask, Call, Pause, Stop
 from counterplay.errors import CounterplayError, InterruptedWork, PermanentError, as_work_error
-from counterplay.events import Event, JsonObject
+from counterplay.events import Event, JsonObject, encoded
 from counterplay.hookspecs import EffectIntent
 from counterplay.language import Playbook, Step, Use, expressions_of, with_defaults
 from counterplay.language.unknown import UNKNOWN, holds_unknown, rendered, truth, unknown_paths, value
-from counterplay.modules import Action, Connection, Context, Sink, StepContext, Transform
+from counterplay.modules import Action, Connection, Context, Control, Sink, StepContext, Transform
+from counterplay.runtime.given import DEEPEST, arguments_of, inputs_of
 from counterplay.runtime.guards import Guards
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.plans import Plan, PlannedStep
+from counterplay.runtime.plans import Does, Plan, PlannedStep
 from counterplay.store.database import Database
 
-_DEEPEST = 8
+_DOES: dict[type[object], Does] = {Ask: "asks", Pause: "waits", Call: "calls", Stop: "stops"}
 _LATER = {"status": UNKNOWN, "result": UNKNOWN, "error": UNKNOWN}
 
 
@@ -32,7 +34,7 @@ class _Stopped(Exception):
 
 
 class Planner:
-    """Makes plans of one playbook. `called` finds the playbooks that it calls by name."""
+    """Makes plans of one playbook."""
 
     def __init__(
         self,
@@ -42,14 +44,12 @@ class Planner:
         renames: JsonObject,
         *,
         database: Database | None = None,
-        called: Callable[[str], Playbook] | None = None,
     ) -> None:
         self._opener = opener
         self._host = opener.host
         self._playbook = playbook
         self._inputs = inputs
         self._renames = renames
-        self._called = called
         self._expressions = expressions_of(opener.host)
         self._guards = Guards(opener.host, database, opener.workspace.guardrails)
         self._stop = threading.Event()
@@ -159,29 +159,10 @@ class _Walk:
     # --- the forms of steps ------------------------------------------------------------------------
 
     def _step(self, step: Step, name: str | None = None) -> None:
+        """A step of any form: once, or once for each element; `when` belongs to each."""
         name = name or step.id
-        if step.when is not None:
-            said = truth(step.when, self._scope, self._expressions)
-            if said is False:
-                self._skip(step, name)
-                return
-            if said is None:
-                with self._if(f"if {step.when.source}"):
-                    self._looped(step, name)
-                self._steps[step.id] = dict(_LATER)
-                return
-        self._looped(step, name)
-
-    def _skip(self, step: Step, name: str) -> None:
-        assert step.when is not None
-        uses = step.use.uses if step.use else step.form
-        note = f"not: {step.when.source}"
-        self._add(PlannedStep(self._prefix + name, uses, "skipped", note=note))
-        self._steps[step.id] = {"status": "skipped", "error": None}
-
-    def _looped(self, step: Step, name: str) -> None:
         if step.for_each is None:
-            self._formed(step, name)
+            self._wanted(step, name)
             return
         try:
             items = value(step.for_each.source, "for_each", self._scope, self._expressions)
@@ -191,18 +172,39 @@ class _Walk:
             self._failed(step, name, str(error))
             return
         outer = self._scope
-        if not isinstance(items, list):
-            self._scope = {**outer, "item": UNKNOWN}
-            with self._if(f"for each of {step.for_each.source}"):
-                self._formed(step, f"{name}[]")
-        else:
+        results: list[Any] = []
+        if isinstance(items, list):
             for place, item in enumerate(items):
                 self._scope = {**outer, "item": item}
-                self._formed(step, f"{name}[{place}]")
+                self._wanted(step, f"{name}[{place}]")
+                results.append(self._steps.get(step.id, {}).get("result"))
+        else:
+            self._scope = {**outer, "item": UNKNOWN}
+            with self._if(f"for each of {step.for_each.source}"):
+                self._wanted(step, f"{name}[]")
         self._scope = outer
-        self._steps[step.id] = (
-            dict(_LATER) if items is UNKNOWN or items else {"status": "succeeded", "result": []}
-        )
+        known = isinstance(items, list) and step.form == "module" and not holds_unknown(results)
+        self._steps[step.id] = {"status": "succeeded", "result": results} if known else dict(_LATER)
+
+    def _wanted(self, step: Step, name: str) -> None:
+        if step.when is not None:
+            said = truth(step.when, self._scope, self._expressions)
+            if said is False:
+                self._skip(step, name)
+                return
+            if said is None:
+                with self._if(f"if {step.when.source}"):
+                    self._formed(step, name)
+                self._steps[step.id] = dict(_LATER)
+                return
+        self._formed(step, name)
+
+    def _skip(self, step: Step, name: str) -> None:
+        assert step.when is not None
+        uses = step.use.uses if step.use else step.form
+        note = f"not: {step.when.source}"
+        self._add(PlannedStep(self._prefix + name, uses, "skipped", note=note))
+        self._steps[step.id] = {"status": "skipped", "error": None}
 
     def _formed(self, step: Step, name: str) -> None:
         if step.form == "module":
@@ -232,8 +234,7 @@ class _Walk:
         try:
             arguments = self._arguments(use, rendered(step.arguments, self._scope, self._expressions))
             if kind == "transform":
-                self._add(PlannedStep(self._prefix + name, use.uses, "transforms", self._conditions))
-                self._steps[step.id] = dict(_LATER)
+                self._transform(step, name, use, arguments)
                 return
             self._action(step, name, use, arguments)
         except InterruptedWork:
@@ -243,25 +244,35 @@ class _Walk:
         except Exception as error:
             self._failed(step, name, str(as_work_error(error, use.uses)))
 
+    def _transform(self, step: Step, name: str, use: Use, arguments: JsonObject) -> None:
+        """Behind the first run step, a transform maps the run's own event; its result is what came of it."""
+        self._add(PlannedStep(self._prefix + name, use.uses, "transforms", self._conditions))
+        if holds_unknown(arguments):
+            self._steps[step.id] = dict(_LATER)
+            return
+        transform = self._host.module(use.uses).cls(arguments)
+        assert isinstance(transform, Transform)
+        event = self._scope["event"]
+        with self._opener.planning_wire(None, writes=False) as http:
+            kept = list(transform.apply(Context(http=http), [Event(encoded(event), self._scope["meta"])]))
+        if kept:
+            self._steps[step.id] = {"status": "succeeded", "result": dict(kept[0].data), "error": None}
+        else:
+            self._steps[step.id] = {"status": "skipped", "error": "the event was dropped by it"}
+
     # --- what a step does --------------------------------------------------------------------------
 
     def _arguments(self, use: Use, given: Any) -> JsonObject:
-        from jsonschema import Draft202012Validator
-
-        schema = self._host.module(use.uses).schema
-        arguments = with_defaults(schema, given)
-        if not holds_unknown(arguments):
-            for flaw in Draft202012Validator(schema).iter_errors(arguments):
-                place = ".".join(["with", *(str(part) for part in flaw.absolute_path)])
-                raise PermanentError(f"{place}: {flaw.message}", hint="the value comes from an expression")
-        return arguments
+        if holds_unknown(given):
+            return with_defaults(self._host.module(use.uses).schema, given)
+        return arguments_of(self._host, use, given)
 
     def _action(self, step: Step, name: str, use: Use, arguments: JsonObject) -> None:
         info = self._host.module(use.uses)
         action = info.cls(arguments)
         if not isinstance(action, Action):
             raise PermanentError(f"{use.uses} is a {info.kind}, not an action")
-        if hasattr(action, "direct"):
+        if isinstance(action, Control):
             self._directed(step, name, use, action, arguments)
             return
         connection = self._opener.connection_for(
@@ -395,41 +406,35 @@ class _Walk:
                     self._step(child)
             self._scope = outer
 
-    def _directed(self, step: Step, name: str, use: Use, action: Any, arguments: JsonObject) -> None:
+    def _directed(self, step: Step, name: str, use: Use, control: Control, arguments: JsonObject) -> None:
         """A step that waits, asks, calls a playbook or stops the run."""
         self._steps[step.id] = dict(_LATER)
-        place = self._prefix + name
-        shown = self._masked(arguments)
+        place, shown = self._prefix + name, self._masked(arguments)
         if holds_unknown(arguments):
             self._add(PlannedStep(place, use.uses, "waits", self._conditions, arguments=shown))
             return
         with self._opener.planning_wire(None, writes=False) as http:
-            directive = action.direct(self._context(http, None, name))
-        kind = type(directive).__name__
-        does: Any = {"Ask": "asks", "Pause": "waits", "Call": "calls", "Stop": "stops"}.get(kind, "waits")
-        self._add(PlannedStep(place, use.uses, does, self._conditions, arguments=shown))
-        if kind == "Call":
-            self._call(step, name, directive)
-        elif kind == "Stop":
+            directive = control.direct(self._context(http, None, name))
+        self._add(PlannedStep(place, use.uses, _DOES[type(directive)], self._conditions, arguments=shown))
+        if isinstance(directive, Call):
+            self._call(name, directive)
+        elif isinstance(directive, Stop):
             if not self._conditions:
                 raise _Stopped
             self._conditions = (*self._conditions, f"if {name} does not stop the run")
 
-    def _call(self, step: Step, name: str, directive: Any) -> None:
-        if self._planner._called is None or self._depth >= _DEEPEST:
-            raise PermanentError(f"the playbook {directive.playbook} cannot be planned from here")
-        called = self._planner._called(directive.playbook)
-        event = self._scope["event"] if directive.event is None else directive.event
-        inputs = {
-            **{key: one["default"] for key, one in called.inputs.items() if "default" in one},
-            **directive.inputs,
-        }
+    def _call(self, name: str, call: Call) -> None:
+        if self._depth >= DEEPEST:
+            raise PermanentError(
+                f"runs are nested more than {DEEPEST} deep: do the playbooks call each other?"
+            )
+        called = self._opener.playbook(call.playbook)
         walk = _Walk(
             self._planner,
             called,
-            event,
+            self._scope["event"] if call.event is None else call.event,
             self._scope["meta"],
-            inputs,
+            inputs_of(called, call.inputs),
             prefix=f"{self._prefix}{name}/",
             conditions=self._conditions,
             depth=self._depth + 1,

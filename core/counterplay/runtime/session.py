@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.engine import make_url
 
+from counterplay import audit
 from counterplay.clock import now, to_text
 from counterplay.errors import BlockedError, ConfigError, CounterplayError, StateError
 from counterplay.events import JsonObject
@@ -83,13 +84,20 @@ class Session:
         stop: threading.Event,
         events: Sequence[bytes] | None = None,
         listen: str = "127.0.0.1:8787",
+        command: str = "run",
+        service: Listener | None = None,
+        figures: Figures | None = None,
     ) -> None:
+        """`service` is the listener of a process that holds the worker's lock, and works on after this."""
         self.name = name
-        self.figures = Figures()
+        self._service = service
+        self._command = command
+        self.figures = figures or Figures()
         self.urls: list[str] = []
         self._opener = opener
         self._tasks = tasks
-        self._once = once or events is not None or all(map(self._only_by_hand, tasks))
+        by_hand = service is None and all(map(self._only_by_hand, tasks))
+        self._once = once or events is not None or by_hand
         self._stop = stop
         self._events = events
         self._listen = listen
@@ -107,13 +115,17 @@ class Session:
         began = time.monotonic()
         with ExitStack() as stack:
             database = self._open_store(stack)
+            self._log_start(database)
             feeds = FeedStore(database)
             runs = RunStore(database)
             # feeds first: they open every connection, and what cannot be opened is told before a run works
             working = self._feeds(feeds, runs)
             dispatcher = self._dispatching = self._dispatcher(runs, feeds, stack)
             push = [feed for feed in working if isinstance(feed.trigger, PushTrigger)]
-            if push and not self._once:
+            if self._service is not None:
+                self.urls = self._service.serve(push)
+                stack.callback(self._service.rest)
+            elif push and not self._once:
                 self.urls = stack.enter_context(Listener(self._listen, push)).urls
             on_started()
             self._follow(working)
@@ -132,14 +144,29 @@ class Session:
         from pathlib import Path
 
         url = self._opener.workspace.store_url
-        stack.enter_context(WorkerLock(Path(url.removeprefix("sqlite:///")), f"playbook run {self.name}"))
+        if self._service is None:
+            lock = WorkerLock(Path(url.removeprefix("sqlite:///")), f"playbook run {self.name}")
+            stack.enter_context(lock)
         database = open_database(url)
         stack.callback(database.close)
         return database
 
+    def _log_start(self, database: Database) -> None:
+        """The audit log knows of every start, and of what was configured otherwise than at the last one."""
+        playbooks = {task.playbook.name: task.playbook.document for task in self._tasks}
+        audit.configured(database, self._opener.workspace.config_without_secrets, playbooks)
+        about = {
+            "command": self._command,
+            "name": self.name,
+            "playbooks": sorted(playbooks),
+            "once": self._once,
+        }
+        audit.record(database, "command", about)
+
     def _dispatcher(self, runs: RunStore, feeds: FeedStore, stack: ExitStack) -> Any:
         """The dispatcher, when there are runs to do; the engine costs half a second to import."""
-        if not any(task.playbook.run_steps for task in self._tasks) and not runs.with_status(*_UNFINISHED):
+        idle = not any(task.playbook.run_steps for task in self._tasks) and self._service is None
+        if idle and not runs.with_status(*_UNFINISHED):
             return None
         from counterplay.engine.dbos_engine import DbosEngine
         from counterplay.runtime.dispatch import SLOTS, Dispatcher

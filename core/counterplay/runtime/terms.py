@@ -7,17 +7,20 @@ target since.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from counterplay.errors import CounterplayError, InterruptedWork
 from counterplay.events import JsonObject
+from counterplay.language.build import all_steps, step_ids
 from counterplay.modules import Action, StepContext
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.planning import rehearse
 from counterplay.runtime.plans import Agreed
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.undo import Undone
+from counterplay.store.runs import StoredRun
 
 
 class Terms(Protocol):
@@ -28,12 +31,35 @@ class Terms(Protocol):
         ...
 
 
-def terms_of(meta: JsonObject, step_id: str, opener: Opener) -> Terms | None:
+def terms_of(run: StoredRun, step_id: str, opener: Opener) -> Terms | None:
     """The terms of one step, from what the run's row says; None for an ordinary run."""
-    agreed = Agreed.of(meta)
+    agreed = Agreed.of(run.meta)
     if agreed is not None:
-        return AsPlanned(agreed, step_id, opener)
-    return Undone.of(meta, step_id, opener)
+        return AsPlanned(agreed, planned_name(run, step_id), opener)
+    return Undone.of(run.meta, step_id, opener)
+
+
+def planned_name(run: StoredRun, step_id: str) -> str:
+    """What a plan calls a step of this run: `block[2]` in a third element, `call/block` in a called playbook.
+
+    The run's id tells where it is: `<run>/<step>/<place>/...`.
+    """
+    steps = {own: step for step, own in _named_steps(run.document)}
+    parts = run.id.split("/")[1:]
+    prefix, suffix, inside = "", "", set[str]()
+    for around, place in zip(parts[::2], parts[1::2], strict=False):
+        step = steps.get(around)
+        if step is None:  # it stands in the playbook that called this one
+            prefix, suffix, inside = f"{prefix}{around}{suffix}/", "", set()
+        elif "for_each" in step and around not in inside:
+            suffix += f"[{place}]"
+            inside.add(around)
+    return f"{prefix}{step_id}{suffix}"
+
+
+def _named_steps(document: JsonObject) -> Iterator[tuple[JsonObject, str]]:
+    ids = step_ids(document)
+    return ((step, ids[id(step)]) for step in all_steps(document))
 
 
 @dataclass(frozen=True, slots=True)

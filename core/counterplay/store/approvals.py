@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from counterplay import audit
 from counterplay.clock import now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.database import Database, storable
@@ -80,7 +81,7 @@ class ApprovalStore:
         deadline: datetime | None,
     ) -> None:
         """Put a question."""
-        connection.execute(
+        put = connection.execute(
             _insert_or_ignore(connection, approval),
             {
                 "id": identity,
@@ -98,6 +99,14 @@ class ApprovalStore:
                 "created": to_text(now()),
             },
         )
+        if put.rowcount == 1:
+            about = {
+                "approval": identity,
+                "step": step_id,
+                "purpose": purpose,
+                "question": storable(question),
+            }
+            audit.append(connection, "question", {**about, "people": people}, run_id=run_id)
 
     def get(self, identity: str) -> StoredApproval | None:
         """One question with its answers."""
@@ -133,6 +142,12 @@ class ApprovalStore:
                 "at": given.at,
             },
         )
+        if made.rowcount == 1:
+            run_id = connection.execute(
+                sa.select(approval.c.run_id).where(approval.c.id == identity)
+            ).scalar_one()
+            about = {"approval": identity, **asdict(given)}
+            audit.append(connection, "approval", about, run_id=run_id, who=given.person)
         return made.rowcount == 1
 
     def tally(self, connection: sa.Connection, one: StoredApproval, last: str) -> str | None:
@@ -155,6 +170,8 @@ class ApprovalStore:
         )
         if moved.rowcount != 1:
             return False
+        about = {"approval": one.id, "step": one.step_id, "decided": status}
+        audit.append(connection, "approval", about, run_id=one.run_id)
         connection.execute(
             sa.update(run)
             .where(run.c.id == one.run_id, run.c.status.in_(("waiting", "blocked")))

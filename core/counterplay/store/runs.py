@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from counterplay import audit
 from counterplay.clock import from_text, now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.database import Database, storable
@@ -671,6 +672,7 @@ class RunStore:
                 ended=to_text(now()),
             )
         )
+        audit.effect_ended(connection, identity, step_id)
 
     def intend(self, identity: str, step_id: str, about: JsonObject) -> None:
         """Journal an effect before its first request. One that failed before is open again."""

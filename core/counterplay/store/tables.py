@@ -329,6 +329,7 @@ effect = Table(
     Column("subject", Text),
     Column("arguments", Text, nullable=False),
     Column("before", Text, nullable=False),
+    Column("after", Text),
     Column("calls", Text, nullable=False, default="[]"),
     Column("status", String(16), nullable=False),
     Column("result", Text),
@@ -338,4 +339,42 @@ effect = Table(
     Column("at", String(32), nullable=False),
     Column("ended", String(32)),
     UniqueConstraint("run_id", "step_id"),
+)
+
+#: The audit log: append-only, each row with the hash of the one before it. `cp_audit_head` has one row,
+#: the newest; every append moves it, so that appends follow one another on every database.
+audit = Table(
+    "cp_audit",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("run_id", Text),
+    Column("body", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("cp_audit_run", "run_id"),
+)
+audit_head = Table(
+    "cp_audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("seq", Integer, nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+#: Later looks at effects that are to hold: `after` is the time as the playbook writes it, `held` the answer.
+watch = Table(
+    "cp_watch",
+    metadata,
+    Column("run_id", Text, ForeignKey("cp_run.id"), primary_key=True),
+    Column("step_id", Text, primary_key=True),
+    Column("after", Text, primary_key=True),
+    Column("due", String(32), nullable=False),
+    Column("checked", String(32)),
+    Column("held", Integer),
+    Column("detail", Text),
+    Column("attempts", Integer, nullable=False, default=0),
+    Index("cp_watch_due", "checked", "due"),
 )

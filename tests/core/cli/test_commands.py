@@ -39,7 +39,7 @@ def test_help_lists_every_command_with_its_line(desk: Any) -> None:
 
     words = [line.split()[0] for line in said.out.partition("Commands:")[2].strip().splitlines()]
     assert (said.code, said.err) == (0, "")
-    assert words[:3] == ["run", "plan", "check"]
+    assert words[:3] == ["run", "up", "plan"]
     assert "  sim          (from the plugin counterplay_sim)\n" in said.out
     assert "130 interrupted" in said.out
 

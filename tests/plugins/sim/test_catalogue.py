@@ -179,7 +179,7 @@ def test_one_element_of_an_array_is_wrong(start: Any, element: str) -> None:
 
 def test_a_blob_is_empty(start: Any) -> None:
     """`[]`, though the listing promised more."""
-    simulator, client = start(faults=[kind("empty_blob", times=1)])
+    _, client = start(faults=[kind("empty_blob", times=1)])
     item = _open(client)[0]
 
     answers = [client.activity("GET", item["contentUri"]) for _ in range(2)]
@@ -347,7 +347,7 @@ def test_the_date_is_wrong(start: Any, clock: Any, skew: int) -> None:
 
 def test_content_becomes_listable_late(start: Any, clock: Any) -> None:
     """Within a window that was listed before; the oracle knows when it could first be seen."""
-    simulator, client = start(faults=[kind("late_listing", content_type=EXCHANGE, minutes=1500)])
+    _, client = start(faults=[kind("late_listing", content_type=EXCHANGE, minutes=1500)])
     assert _open(client) == []
     assert len(_open(client, ENTRA)) > 0
 

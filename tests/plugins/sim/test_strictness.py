@@ -7,6 +7,7 @@ import json
 import ssl
 from contextlib import closing
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -95,7 +96,7 @@ def test_stored_blobs_are_the_same_in_every_window(start: Any) -> None:
     whole = _open(client)
     hours = ["2026-03-01T10:45:00", "2026-03-01T20:10:00", "2026-03-02T03:33:00", END]
 
-    tiled = [item for a, b in zip(hours, hours[1:], strict=False) for item in client.window(EXCHANGE, a, b)]
+    tiled = [item for a, b in pairwise(hours) for item in client.window(EXCHANGE, a, b)]
 
     assert tiled == whole
     ids = [event["Id"] for item in whole for event in client.activity("GET", item["contentUri"]).json()]

@@ -1,0 +1,196 @@
+"""`playbook up`: what runs, what a change of a file does, what is served."""
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from counterplay.cli.loading import load_playbook
+from counterplay.errors import StateError
+from counterplay.runtime.service import Service
+from counterplay.store.database import WorkerLock
+
+PATIENCE = 20.0
+
+
+class Running:
+    """A service in a thread of this process."""
+
+    def __init__(self, bench: Any) -> None:
+        self.stop = threading.Event()
+        self.told: list[str] = []
+        self.code: int | BaseException | None = None
+        self.service = Service(
+            lambda: bench.workspace,
+            load_playbook,
+            "127.0.0.1:0",
+            self.stop,
+            self.told.append,
+            look_every=0.02,
+        )
+        self.thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        try:
+            self.code = self.service.run()
+        except BaseException as error:
+            self.code = error
+
+    def ask(self, path: str, body: bytes | None = None) -> tuple[int, str]:
+        """(status, text) of an answer."""
+        request = urllib.request.Request(self.service.url + path, data=body)
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    def health(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ask("/health")[1])
+        return found
+
+    def until(self, test: Callable[[], bool]) -> None:
+        """Wait for something that is to happen."""
+        end = time.monotonic() + PATIENCE
+        while not test():
+            assert time.monotonic() < end, (self.told, self.code)
+            assert self.thread.is_alive(), (self.told, self.code)
+            time.sleep(0.02)
+
+
+@contextmanager
+def running(bench: Any) -> Iterator[Running]:
+    """The service, at work."""
+    made = Running(bench)
+    made.thread.start()
+    try:
+        made.until(lambda: bool(made.service.url) and made.ask("/health")[0] == 200)
+        yield made
+    finally:
+        made.stop.set()
+        made.thread.join(PATIENCE)
+
+
+def alerts(bench: Any, *steps: Any, name: str = "watch", **rest: Any) -> None:
+    """A playbook on the tenant's alerts."""
+    trigger = {"uses": "m365.alerts", "connection": "contoso", "with": {"poll_interval": "5s"}}
+    bench.write(*steps, name=name, trigger=trigger, **rest)
+
+
+LOOK = {
+    "id": "look",
+    "uses": "m365.get_user",
+    "connection": "contoso",
+    "with": {"user_id": "{{ event.evidence | m365_users | first }}"},
+    "on_error": "continue",
+}
+
+
+def test_it_runs_the_enabled_playbooks_and_ends_gracefully(bench: Any) -> None:
+    """Those on the tenant's events run; what is disabled or started by hand is out, by name."""
+    alerts(bench, LOOK)
+    alerts(bench, LOOK, name="disabled")
+    bench.write(LOOK, name="by-hand")
+    bench.configure(playbooks={"disabled": {"enabled": False}})
+
+    with running(bench) as service:
+        service.until(lambda: "counterplay_runs_succeeded_total" in service.ask("/metrics")[1])
+        health = service.health()
+
+    assert health["playbooks"] == ["watch"]
+    assert health["out"] == {"by-hand": "it is started by hand only (`playbook run`)"}
+    assert service.code == 0
+    assert {run.playbook for run in bench.runs()} == {"watch"}
+
+
+def test_a_change_takes_effect_and_a_bad_one_leaves_the_last_good_version(bench: Any) -> None:
+    """Both are said; a bad edit of one playbook does not keep the others from changing."""
+    alerts(bench, LOOK)
+    with running(bench) as service:
+        alerts(bench, LOOK, name="second")
+        service.until(lambda: service.health()["playbooks"] == ["second", "watch"])
+
+        file = bench.root / "playbooks" / "watch.yaml"
+        good = file.read_text()
+        file.write_text(good.replace("m365.get_user", "m365.get_usr"))
+        service.until(lambda: "watch" in service.health()["out"])
+        health = service.health()
+        assert health["playbooks"] == ["second", "watch"]
+        assert "its last good version runs on" in health["out"]["watch"]
+        assert "no module is called 'm365.get_usr'" in health["out"]["watch"]
+
+        file.write_text(good)
+        service.until(lambda: service.health()["out"] == {})
+
+    assert any("m365.get_usr" in line for line in service.told)
+
+
+def test_a_bad_configuration_leaves_everything_as_it_was(bench: Any) -> None:
+    """Until it is right again."""
+    alerts(bench, LOOK)
+    with running(bench) as service:
+        file = bench.root / "counterplay.yaml"
+        good = file.read_text()
+        file.write_text(good + "\nguardrails: {protected_user: []}\n")
+        service.until(lambda: service.health()["configuration"] is not None)
+        assert service.health()["status"] == "degraded"
+        assert service.health()["playbooks"] == ["watch"]
+
+        file.write_text(good + "\nguardrails: {read_only: true}\n")
+        service.until(lambda: service.health()["reloads"] == 1 and service.health()["status"] == "ok")
+
+    assert any("the configuration as it was runs on" in line for line in service.told)
+
+
+def test_it_is_the_one_worker_and_carries_out_what_commands_ask_for(
+    bench: Any, block: Callable[..., Any]
+) -> None:
+    """An undo beside it is a row that the service takes up."""
+    bench.write(block(bench.user()["id"]))
+    assert bench.run().exit_code == 0
+    identity = bench.runs()[0].id
+    alerts(bench, LOOK)
+
+    with running(bench):
+        with (
+            pytest.raises(StateError, match="`playbook up`"),
+            WorkerLock(bench.root / ".counterplay" / "state.db", "a second one"),
+        ):
+            raise AssertionError("the lock was free")
+        result = bench.call("undo", identity)
+
+    assert result.exit_code == 0, result.output
+    assert bench.user()["accountEnabled"] is True
+
+
+def test_it_serves_only_what_it_should(bench: Any) -> None:
+    """Unknown paths and other methods are refused; an approval needs a good token."""
+    alerts(bench, LOOK)
+    with running(bench) as service:
+        assert service.ask("/nothing")[0] == 404
+        assert service.ask("/health", b"{}")[0] == 405
+        assert service.ask("/approvals")[0] == 405
+        assert service.ask("/approvals", b"decision=perhaps&token=x")[0] == 400
+        status, text = service.ask("/approvals", b"decision=approve&token=nothing")
+
+    assert status == 409
+    assert "this link was used, has expired, or never was one" in text
+
+
+def test_an_input_that_is_missing_keeps_one_playbook_out(bench: Any) -> None:
+    """The message says where to write it; with it, the playbook runs."""
+    alerts(bench, LOOK, inputs={"approver": {"type": "string"}})
+    alerts(bench, LOOK, name="other")
+    with running(bench) as service:
+        assert "the input 'approver' is missing" in service.health()["out"]["watch"]
+        assert service.health()["playbooks"] == ["other"]
+
+        bench.configure(playbooks={"watch": {"inputs": {"approver": "soc@contoso.example"}}})
+        service.until(lambda: service.health()["playbooks"] == ["other", "watch"])
