@@ -252,7 +252,7 @@ class EffectRunner:
                 verified=True,
                 settled="read back after a stop",
             )
-        # Without a request on record it may still have acted beside `context.http`, which alone is journalled.
+        # Without a request on record it may still have acted beside `context.http`, all that is journalled.
         last = _call(known.calls[-1]) if known.calls else "no request is on record"
         lost = f"the process stopped between a request and its answer ({last})"
         return Outcome(
