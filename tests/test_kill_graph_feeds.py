@@ -39,7 +39,7 @@ PERMISSIONS = [
 
 
 class Killer(FaultPlan):
-    """Kills the engine at the nth request to Graph, before or after serving it; breaks each seventh answer."""
+    """Kills the engine at the nth request to Graph; breaks each seventh answer."""
 
     def __init__(self) -> None:
         super().__init__()
