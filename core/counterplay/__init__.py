@@ -18,9 +18,11 @@ from counterplay.errors import (
 )
 from counterplay.events import (
     CheckResult,
+    Diagnosis,
     Event,
     Inverse,
     JsonObject,
+    Need,
     Page,
     PushAnswer,
     PushRequest,
@@ -64,6 +66,7 @@ __all__ = [
     "Context",
     "Control",
     "CounterplayError",
+    "Diagnosis",
     "Directive",
     "EffectIntent",
     "EffectJournal",
@@ -76,6 +79,7 @@ __all__ = [
     "Invocation",
     "JsonObject",
     "Module",
+    "Need",
     "Page",
     "Pause",
     "PermanentError",

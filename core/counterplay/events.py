@@ -135,6 +135,33 @@ class Inverse:
 
 
 @dataclass(frozen=True, slots=True)
+class Need:
+    """What one use of a module asks of its connection, for `playbook doctor`.
+
+    `permissions` and `licences` are the schema's `x-permissions` and `x-licences`.
+    """
+
+    uses: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    permissions: tuple[Mapping[str, Any], ...] = ()
+    licences: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One line of `playbook doctor`: whether something would work, and why not.
+
+    `about` is the `uses` of a need, or what else was looked at (`sign-in`, `clock`). `ok` is None for
+    what could not be told. `grant` names permissions (`resource: name`) that would mend it.
+    """
+
+    about: str
+    ok: bool | None
+    detail: str = ""
+    grant: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CheckResult:
     """One line of `connections check`: what was tried, whether it worked, and what to do if not."""
 

@@ -177,6 +177,14 @@ def counterplay_invocation_finished(invocation: Invocation) -> Iterable[str] | N
 
 
 @hookspec
+def counterplay_removed_modules() -> Mapping[str, str]:  # type: ignore[empty-body]
+    """Names of modules that a plugin no longer has, each with what to write instead.
+
+    Called when a playbook names a module that does not exist; the text becomes the hint of its error.
+    """
+
+
+@hookspec
 def counterplay_template_filters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Filters for expressions, by name: `{{ event.evidence | m365_users | first }}`.
 

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from counterplay.events import (
     CheckResult,
+    Diagnosis,
     Event,
     Inverse,
     JsonObject,
+    Need,
     Page,
     PushAnswer,
     PushRequest,
@@ -275,6 +277,8 @@ class Connection(Module):
     """
 
     kind = "connection"
+    setup_command: ClassVar[str | None] = None
+    """`module:attribute` of a click command that guides through the set-up: `connections setup KIND`."""
 
     def __init__(self, name: str, settings: Mapping[str, Any], secrets: SecretSource | None = None) -> None:
         super().__init__(settings)
@@ -331,6 +335,11 @@ class Connection(Module):
     def check(self, context: Context) -> Iterable[CheckResult]:
         """Prove that the connection works, one result for each thing tried."""
         return ()
+
+    def examine(self, context: Context, needs: Sequence[Need]) -> Iterable[Diagnosis]:
+        """Say which of the needs would be refused, and why. It only reads. Default: the check's results."""
+        for one in self.check(context):
+            yield Diagnosis(one.name, one.ok, one.detail)
 
 
 class SecretSource:

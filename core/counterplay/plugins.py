@@ -68,6 +68,12 @@ class ModuleInfo:
         found: list[JsonObject] = self.schema.get("x-permissions", [])
         return found
 
+    @property
+    def licences(self) -> list[JsonObject]:
+        """What the connection's organisation must have bought: `{"name", "any": [...], "for"}` each."""
+        found: list[JsonObject] = self.schema.get("x-licences", [])
+        return found
+
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
@@ -121,9 +127,21 @@ class PluginHost:
         if plugin is not None and plugin.problem is not None:
             why = "is disabled by COUNTERPLAY_DISABLE" if plugin.problem == "disabled" else plugin.problem
             raise ConfigError(f"no module is called {uses!r}: the plugin {plugin.name} {why}")
+        removed = self._removed.get(uses)
+        if removed is not None:
+            raise ConfigError(f"{uses} does not exist any more", hint=removed)
         near = difflib.get_close_matches(uses, self.modules, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`playbook modules` lists them"
         raise ConfigError(f"no module is called {uses!r}", hint=hint)
+
+    @cached_property
+    def _removed(self) -> dict[str, str]:
+        """What to write instead of the modules that plugins no longer have."""
+        return {
+            f"{impl.plugin_name}.{name}": advice
+            for impl in self.hook.counterplay_removed_modules.get_hookimpls()
+            for name, advice in impl.function().items()  # type: ignore[attr-defined]  # pluggy types it as object
+        }
 
     @cached_property
     def template_filters(self) -> Mapping[str, Callable[..., Any]]:

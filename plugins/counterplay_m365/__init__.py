@@ -60,6 +60,23 @@ def counterplay_before_effect(intent: EffectIntent, context: StepContext) -> Eff
 
 @hookimpl
 def counterplay_template_filters() -> Mapping[str, Callable[..., Any]]:
+    from counterplay_m365 import entities
     from counterplay_m365.evidence import m365_users
+    from counterplay_m365.legacy import m365_from_legacy_alert
 
-    return {"m365_users": m365_users}
+    return {
+        "m365_users": m365_users,
+        "m365_mailboxes": entities.m365_mailboxes,
+        "m365_devices": entities.m365_devices,
+        "m365_addresses": entities.m365_addresses,
+        "m365_apps": entities.m365_apps,
+        "m365_is_internal": entities.m365_is_internal,
+        "m365_from_legacy_alert": m365_from_legacy_alert,
+    }
+
+
+@hookimpl
+def counterplay_removed_modules() -> Mapping[str, str]:
+    from counterplay_m365.legacy import MIGRATION
+
+    return {"alerts_legacy": MIGRATION}

@@ -50,11 +50,16 @@ class ActivityFeed:
             for item in found
         ]
 
-    def start(self, content_type: str) -> None:
-        """Start a subscription without a webhook. One that runs already is a success (AF20024)."""
-        self._http.request(
-            "POST", self._url("subscriptions/start", contentType=content_type), repeatable=True
-        )
+    def start(self, content_type: str, webhook: tuple[str, str] | None = None) -> None:
+        """Start a subscription. One that runs already is a success (AF20024).
+
+        `webhook` is an HTTPS address and the id that Microsoft sends it; the address is tried at once.
+        """
+        body = None
+        if webhook is not None:
+            body = {"webhook": {"address": webhook[0], "authId": webhook[1], "expiration": ""}}
+        url = self._url("subscriptions/start", contentType=content_type)
+        self._http.request("POST", url, json=body, repeatable=True)
 
     def listing(self, content_type: str, start: datetime, end: datetime) -> Iterator[Unit]:
         """The content that became available in [start, end), in windows that the service accepts."""

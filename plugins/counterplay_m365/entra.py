@@ -205,11 +205,17 @@ def _claims(token: str) -> Any:
     return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
+def entra_session(connection: str, ca_file: str | None) -> _EntraSession:
+    """A session for a sign-in that MSAL waits for: a 400 says that it is still pending, and is MSAL's."""
+    return _EntraSession(connection, ca_file, waits=True)
+
+
 class _EntraSession(requests.Session):
     """The session that MSAL sends with: it sees successful answers only, all others raise our errors."""
 
-    def __init__(self, connection: str, ca_file: str | None) -> None:
+    def __init__(self, connection: str, ca_file: str | None, waits: bool = False) -> None:
         super().__init__()
+        self._waits = waits
         self._connection = connection
         self._ca_file = ca_file
         self.headers["Connection"] = "close"  # a token an hour is no reason to keep a socket
@@ -231,7 +237,7 @@ class _EntraSession(requests.Session):
             raise RetryableError(
                 f"no answer from Microsoft Entra ID at {_host(url)}: {type(error).__name__}"
             ) from error
-        if response.status_code >= 300:
+        if response.status_code >= 300 and not (self._waits and response.status_code == 400):
             raise self.refused(response.status_code, response.text, retry_after(response))
         try:
             response.json()

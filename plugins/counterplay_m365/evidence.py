@@ -1,4 +1,4 @@
-"""The accounts that an alert is about, read from its evidence."""
+"""The accounts to act on of an alert or an incident, read from its evidence."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _UNSAID = frozenset({"", "unknown", "unknownFutureValue"})
 
 
 def m365_users(evidence: object) -> list[str]:
-    """`{{ event.evidence | m365_users | first }}`: the accounts to act on, compromised ones first.
+    """`{{ event | m365_users | first }}`: the accounts to act on, compromised ones first.
 
-    Each is an object id, or a userPrincipalName where the alert does not know the id. Accounts without
-    any role count when no account has a role that makes it the subject, and their verdict is suspicious
-    or malicious. Accounts without both names (on-premises detections) cannot be acted on, and are left out.
+    It takes an alert, an incident with its alerts, or a list of evidence. Each is an object id, or a
+    userPrincipalName where the alert does not know the id. Accounts without any role count when no
+    account has a role that makes it the subject, and their verdict is suspicious or malicious. Accounts
+    without both names (on-premises detections) cannot be acted on, and are left out.
     """
     accounts = list(_accounts(evidence))
     known_ids = {upn.lower(): oid for _, oid, upn in accounts if oid and upn}
@@ -33,16 +34,31 @@ def m365_users(evidence: object) -> list[str]:
 
 def _accounts(evidence: object) -> Iterator[tuple[int | None, str, str]]:
     """Rank (None: no subject), object id and userPrincipalName of each account, as far as they are given."""
-    for item in evidence if isinstance(evidence, (list, tuple)) else ():
-        if not isinstance(item, Mapping):
-            continue
-        kind = str(item.get("@odata.type", "")).rpartition(".")[2]
-        if kind not in ("userEvidence", "mailboxEvidence"):
+    for item in evidence_of(evidence):
+        if kind_of(item) not in ("userEvidence", "mailboxEvidence", "mailboxConfigurationEvidence"):
             continue
         account = item.get("userAccount")
         account = account if isinstance(account, Mapping) else {}
         upn = _text(account.get("userPrincipalName")) or _text(item.get("upn"))
-        yield _rank(item), _text(account.get("azureAdUserId")), upn
+        oid = _text(account.get("azureAdUserId")) or _text(item.get("externalDirectoryObjectId"))
+        yield _rank(item), oid, upn
+
+
+def evidence_of(found: object) -> Iterator[Mapping[str, Any]]:
+    """The pieces of evidence in a list of them, in an alert, or in all alerts of an incident."""
+    if isinstance(found, Mapping):
+        alerts = found.get("alerts")
+        for part in (found.get("evidence"), *(alerts if isinstance(alerts, (list, tuple)) else ())):
+            yield from evidence_of(part)
+        return
+    for item in _list(found):
+        if isinstance(item, Mapping):
+            yield item
+
+
+def kind_of(item: Mapping[str, Any]) -> str:
+    """`userEvidence` of `#microsoft.graph.security.userEvidence`."""
+    return _text(item.get("@odata.type")).rpartition(".")[2]
 
 
 def _rank(item: Mapping[str, Any]) -> int | None:

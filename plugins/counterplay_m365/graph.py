@@ -213,6 +213,13 @@ class Graph:
             if isinstance(domain, dict) and domain.get("name")
         ]
 
+    def principal_enabled(self, app_id: str) -> bool | None:
+        """Whether an app's service principal may be signed in to; None when the tenant has none."""
+        query = {"$filter": f"appId eq '{app_id}'", "$select": "id,accountEnabled"}
+        url = self._url("/servicePrincipals", query)
+        found = self._all(url, "a service principal", "Application.Read.All")
+        return found[0].get("accountEnabled") is not False if found else None
+
     def _page(self, response: Response, member: str, what: str) -> Records:
         place = f"{GRAPH}, asked for {what},"
         found = members(response.content, member)

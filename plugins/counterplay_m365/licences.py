@@ -5,6 +5,7 @@ https://learn.microsoft.com/entra/identity/users/licensing-service-plan-referenc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -88,7 +89,7 @@ def refused_for_licence(status: int | None, code: str | None, message: str) -> b
     """Whether a refusal says that a licence is missing. By status and code; the words break a tie."""
     if status == 403:
         return code == PREMIUM_CODE or (
-            code in ("Forbidden", "AccessDenied") and "licensed" in message.lower()
+            code in ("Forbidden", "AccessDenied") and re.search("licen[cs]e", message.lower()) is not None
         )
     return status == 400 and code == "AadPremiumLicenseRequired"
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from counterplay import CheckResult, ConfigError, Connection, Context, CounterplayError, Verdict
+from counterplay import (
+    CheckResult,
+    ConfigError,
+    Connection,
+    Context,
+    CounterplayError,
+    Diagnosis,
+    Need,
+    Verdict,
+)
 from counterplay_m365.clouds import CLOUDS
 from counterplay_m365.credentials import credential
 from counterplay_m365.licences import DEFENDER, not_activated
@@ -39,6 +48,7 @@ class Tenant(Connection):
     """
 
     name = "tenant"
+    setup_command = "counterplay_m365.setup:setup"
 
     def __init__(self, name: str, settings: Mapping[str, Any], secrets: SecretSource | None = None) -> None:
         super().__init__(name, settings, secrets)
@@ -119,6 +129,12 @@ class Tenant(Connection):
         yield _tried("audit subscriptions", lambda: _subscriptions(context))
         yield _tried("alerts", lambda: _alerts(context))
 
+    def examine(self, context: Context, needs: Sequence[Need]) -> Iterable[Diagnosis]:
+        """Sign-in, clock, plans, auditing, and for each need its permissions and licences."""
+        from counterplay_m365.doctor import examine
+
+        return examine(self, context, needs)
+
     def _check_token(self, service: str) -> Iterable[CheckResult]:
         from counterplay_m365.entra import roles
 
@@ -139,6 +155,10 @@ class Tenant(Connection):
         from counterplay_m365.entra import roles
 
         return roles(self._token_source().bearer(self._resources[service]))
+
+    def forget_tokens(self) -> None:
+        """The next request asks for a new token: it carries what was granted meanwhile."""
+        self._token_source().forget()
 
     def refused_for_long(self, feature: str) -> bool:
         """Note one more refusal of a feature: were there three, over a quarter of an hour or more?"""

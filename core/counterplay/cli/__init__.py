@@ -30,6 +30,7 @@ _COMMANDS = {
     "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),
     "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),
     "connections": ("counterplay.cli.connections:connections", "List connections, or check that one works."),
+    "doctor": ("counterplay.cli.doctor:doctor", "Say what playbooks would be refused, and why."),
     "init": ("counterplay.cli.init:init", "Make a workspace in the current directory."),
 }
 _GROUP = "counterplay.commands"

@@ -80,3 +80,33 @@ def check(name: str, as_json: bool) -> None:
         )
     if not all(row["ok"] for row in results):
         sys.exit(1)
+
+
+@connections.command(
+    "setup", context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
+)
+@click.argument("kind")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def setup(context: click.Context, kind: str, arguments: tuple[str, ...]) -> None:
+    """Set up a connection of KIND (m365.tenant), guided; `setup KIND --help` shows its options."""
+    from importlib import import_module
+
+    from counterplay.cli.loading import open_workspace
+    from counterplay.modules import Connection
+
+    host = open_workspace().host
+    guided = {
+        uses: info.cls.setup_command
+        for uses, info in host.modules.items()
+        if issubclass(info.cls, Connection) and info.cls.setup_command
+    }
+    where = guided.get(kind)
+    if where is None:
+        raise ConfigError(
+            f"there is no guided set-up for {kind!r}", hint=f"there is one for: {', '.join(guided) or 'none'}"
+        )
+    module, _, attribute = where.partition(":")
+    command: click.Command = getattr(import_module(module), attribute)
+    with command.make_context(f"playbook connections setup {kind}", list(arguments), parent=context) as inner:
+        command.invoke(inner)

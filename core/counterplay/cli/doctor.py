@@ -1,0 +1,209 @@
+"""`playbook doctor`: what would be refused, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from counterplay.cli.output import json_option, print_json, print_table
+from counterplay.errors import ConfigError, CounterplayError
+
+if TYPE_CHECKING:
+    from counterplay.events import Diagnosis, Need
+    from counterplay.language import Playbook, Use
+    from counterplay.runtime.opening import Opener
+    from counterplay.workspace import Workspace
+
+_WORDS = {True: "ok", False: "REFUSED", None: "not known"}
+
+
+@dataclass
+class _Patient:
+    """One connection, and what the playbooks that use it need of it."""
+
+    name: str
+    kind: str
+    needs: dict[str, Need] = field(default_factory=dict)
+    users: dict[str, set[str]] = field(default_factory=dict)
+    """The playbooks by the module that they use."""
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option(
+    "--connection",
+    "connections",
+    multiple=True,
+    metavar="NAME=OTHER",
+    help="Look at the connection OTHER where a playbook names NAME; `sim` is the simulated one.",
+)
+@json_option
+def doctor(name: str | None, connections: tuple[str, ...], as_json: bool) -> None:
+    """Say for the playbook NAME, or for all of the workspace, what its connections would refuse, and why.
+
+    Looks at permissions, licences, reachability, clocks and whatever else a connection knows to look at;
+    reads only. Below the table stands the smallest grant that would do.
+
+    Exits 0 when nothing would be refused, 1 when something would be, 2 when the input is invalid.
+    """
+    from counterplay.cli.loading import known_renames, open_workspace
+    from counterplay.cli.run import pairs
+    from counterplay.runtime.opening import Opener
+
+    workspace = open_workspace()
+    renames = known_renames(workspace, pairs(connections, "--connection", "NAME=OTHER"))
+    opener = Opener(workspace)
+    rows: list[dict[str, Any]] = []
+    for patient in _patients(workspace, _chosen(workspace, name, renames)):
+        for one in _examined(opener, patient):
+            rows.append(
+                {
+                    "connection": patient.name,
+                    "about": one.about,
+                    "ok": one.ok,
+                    "detail": opener.secrets.mask(one.detail),
+                    "grant": list(one.grant),
+                    "playbooks": sorted(patient.users.get(one.about, set().union(*patient.users.values()))),
+                }
+            )
+    grants = _smallest_grants(rows)
+    if as_json:
+        print_json({"findings": rows, "grants": grants})
+    else:
+        _print(rows, grants)
+    if any(row["ok"] is False for row in rows):
+        sys.exit(1)
+
+
+def _print(rows: Sequence[Mapping[str, Any]], grants: Mapping[str, Sequence[str]]) -> None:
+    if not rows:
+        click.echo("no playbook of these uses a connection")
+        return
+    cells = [[row["connection"], row["about"], _WORDS[row["ok"]], row["detail"]] for row in rows]
+    print_table(["CONNECTION", "ABOUT", "RESULT", "DETAIL"], cells)
+    for connection, names in grants.items():
+        click.echo(f"\nThe smallest grant that would do for {connection}:")
+        for permission in names:
+            click.echo(f"  {permission}")
+
+
+def _smallest_grants(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """For each connection the permissions that are missing, each once."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for permission in row["grant"] if row["ok"] is False else ():
+            names = found.setdefault(row["connection"], [])
+            if permission not in names:
+                names.append(permission)
+    return found
+
+
+def _chosen(
+    workspace: Workspace, name: str | None, renames: Mapping[str, str]
+) -> list[tuple[Playbook, Mapping[str, str]]]:
+    """The playbooks to look at, each with the connections that stand for those it names."""
+    from counterplay.cli.loading import load_playbook, members
+    from counterplay.language import PlaybookSet
+
+    if name is None:
+        if workspace.root is None:
+            raise ConfigError(
+                "there is no workspace here", hint="name a playbook, or make one: playbook init"
+            )
+        names = [one for one in workspace.playbooks() if one not in workspace.shipped]
+        if not names:
+            raise ConfigError("the workspace has no playbook of its own", hint="name one")
+    else:
+        names = [name]
+    found: list[tuple[Playbook, Mapping[str, str]]] = []
+    for one in names:
+        loaded = load_playbook(workspace, one, renames)
+        if isinstance(loaded, PlaybookSet):
+            found += members(workspace, loaded, renames)
+        else:
+            found.append((loaded, renames))
+    return found
+
+
+def _patients(
+    workspace: Workspace, playbooks: Sequence[tuple[Playbook, Mapping[str, str]]]
+) -> list[_Patient]:
+    """Every connection that the playbooks use, with what they need of it."""
+    from counterplay.events import Need
+    from counterplay.language import Labels, connection_of, with_defaults
+
+    found: dict[tuple[str, str], _Patient] = {}
+    for playbook, renames in playbooks:
+        for use in _uses(playbook):
+            info = workspace.host.module(use.uses)
+            kind = info.cls.connection
+            named = connection_of(use, playbook, workspace.host)
+            if kind is None or named is None:
+                continue
+            names = (
+                workspace.labelled(named.labels, kind)
+                if isinstance(named, Labels)
+                else [renames.get(named, named)]
+            )
+            for name in names:
+                patient = found.setdefault((name, kind), _Patient(name, kind))
+                arguments = with_defaults(info.schema, use.arguments)
+                need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
+                patient.needs.setdefault(use.uses, need)
+                patient.users.setdefault(use.uses, set()).add(playbook.name)
+    return list(found.values())
+
+
+def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list[Need]:
+    """What playbooks need of a kind of connection, whatever their connections are called.
+
+    ConfigError: there is no such playbook. PlaybookError: one is wrong.
+    """
+    from counterplay.events import Need
+    from counterplay.language import PlaybookSet, load, with_defaults
+
+    found: dict[str, Need] = {}
+    left = list(names)
+    while left:
+        loaded = load(workspace.playbook_file(left.pop(0)), workspace.host)
+        if isinstance(loaded, PlaybookSet):
+            left += loaded.playbooks
+            continue
+        for use in _uses(loaded):
+            info = workspace.host.module(use.uses)
+            if info.cls.connection == kind:
+                arguments = with_defaults(info.schema, use.arguments)
+                need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
+                found.setdefault(use.uses, need)
+    return list(found.values())
+
+
+def _uses(playbook: Playbook) -> Iterator[Use]:
+    """Every use of a module in a playbook: trigger, steps of every form, sinks."""
+    yield playbook.trigger
+    stack = [*playbook.steps, *playbook.finally_steps]
+    while stack:
+        step = stack.pop(0)
+        if step.use is not None:
+            yield step.use
+        stack = [*step.steps, *(step.on_error if isinstance(step.on_error, tuple) else ()), *stack]
+    yield from playbook.sinks
+
+
+def _examined(opener: Opener, patient: _Patient) -> Iterator[Diagnosis]:
+    from counterplay.events import Diagnosis
+    from counterplay.modules import Context
+
+    try:
+        connection = opener.connection(patient.name, patient.kind)
+        with opener.wire(connection) as http:
+            http.attempts = 2
+            yield from connection.examine(
+                Context(http=http, connection=connection), tuple(patient.needs.values())
+            )
+    except CounterplayError as error:
+        yield Diagnosis("connection", False, str(error))

@@ -1,0 +1,176 @@
+"""What a tenant would refuse, and why: sign-in, permissions, licences, audit log, clock.
+
+What the plans of `subscribedSkus` predict is confirmed by one cheap request for each feed, and both are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from counterplay import (
+    BlockedError,
+    Context,
+    CounterplayError,
+    Diagnosis,
+    Need,
+    UnavailableError,
+    Verdict,
+    WorkError,
+)
+from counterplay_m365.activity import ActivityFeed
+from counterplay_m365.graph import Graph
+from counterplay_m365.tenant import ACTIVITY, GRAPH, Tenant
+
+if TYPE_CHECKING:
+    from requests import Response
+
+MOST_SKEW = timedelta(minutes=5)
+"""Beyond this tokens are refused, and windows are out of reach."""
+_MANAGEMENT_APP = "c5393580-f805-4401-95e8-94b7a6ef2fc2"
+_READ_APPS = frozenset({"Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All"})
+
+
+def examine(connection: Tenant, context: Context, needs: Sequence[Need]) -> Iterator[Diagnosis]:
+    """One line for each thing that was looked at, then one for each need."""
+    services = _services(needs)
+    granted: dict[str, tuple[str, ...] | None] = {}
+    signed_in: dict[str, str] = {}
+    for service in services:
+        try:
+            granted[service] = connection.granted(service)
+            yield Diagnosis(f"sign-in to {service}", True, "a token was given")
+        except CounterplayError as error:
+            signed_in[service] = str(error)
+            yield Diagnosis(f"sign-in to {service}", False, str(error))
+    if GRAPH in granted:
+        yield _clock(connection, context)
+    plans: frozenset[str] | None = None
+    if GRAPH in granted and any(need.licences for need in needs):
+        try:
+            plans = Graph(context).plans()
+            yield Diagnosis("licences", True, ", ".join(sorted(plans)) or "no plan that is known here")
+        except WorkError as error:
+            detail = f"the tenant's plans cannot be read, so each feed is tried instead: {error}"
+            yield Diagnosis("licences", None, detail)
+    if ACTIVITY in granted:
+        yield _auditing(context)
+        if GRAPH in granted and _READ_APPS & set(granted[GRAPH] or ()):
+            yield _principal(connection, context)
+    for need in needs:
+        yield _need(context, need, granted, signed_in, plans)
+
+
+def _services(needs: Iterable[Need]) -> list[str]:
+    found = {_service(permission) for need in needs for permission in need.permissions}
+    return [service for service in (GRAPH, ACTIVITY) if service in found] or [GRAPH]
+
+
+def _service(permission: Mapping[str, Any]) -> str:
+    return GRAPH if permission["resource"] == GRAPH else ACTIVITY
+
+
+def _need(
+    context: Context,
+    need: Need,
+    granted: Mapping[str, tuple[str, ...] | None],
+    signed_in: Mapping[str, str],
+    plans: frozenset[str] | None,
+) -> Diagnosis:
+    missing: list[str] = []
+    grant: list[str] = []
+    for permission in need.permissions:
+        service = _service(permission)
+        if service in signed_in:
+            return Diagnosis(need.uses, False, f"no sign-in to {service}")
+        carried = granted.get(service)
+        if carried is not None and not set(permission["any"]) & set(carried):
+            missing.append(f"{permission['any'][0]} for {permission['for']}")
+            grant.append(f"{permission['resource']}: {permission['any'][0]}")
+    if missing:
+        return Diagnosis(need.uses, False, f"the permission is missing: {'; '.join(missing)}", tuple(grant))
+    lacking = [
+        licence["name"] for licence in need.licences if plans is not None and not set(licence["any"]) & plans
+    ]
+    return _tried(context, need, lacking, plans)
+
+
+def _tried(context: Context, need: Need, lacking: Sequence[str], plans: frozenset[str] | None) -> Diagnosis:
+    """The licences confirmed by one request, where there is one that changes nothing and costs little."""
+    from counterplay_m365.probes import probe
+
+    attempt = probe(need)
+    if attempt is None:
+        if lacking:
+            return Diagnosis(need.uses, False, f"unavailable: needs {' and '.join(lacking)}")
+        return Diagnosis(need.uses, True, "permitted" if need.permissions else "")
+    try:
+        attempt(context)
+    except UnavailableError as error:
+        bought = f" (bought: {_bought(need, plans)}; is it set up?)" if need.licences and not lacking else ""
+        return Diagnosis(need.uses, False, f"unavailable: {error}{bought if plans is not None else ''}")
+    except BlockedError as error:
+        return Diagnosis(need.uses, False, str(error))
+    except WorkError as error:
+        return Diagnosis(need.uses, None, f"it could not be tried: {error}")
+    if lacking:
+        return Diagnosis(need.uses, True, f"works, though {' and '.join(lacking)} is not among the plans")
+    return Diagnosis(need.uses, True, "works")
+
+
+def _bought(need: Need, plans: frozenset[str] | None) -> str:
+    wanted = {name for licence in need.licences for name in licence["any"]}
+    return ", ".join(sorted(wanted & (plans or frozenset())))
+
+
+def _clock(connection: Tenant, context: Context) -> Diagnosis:
+    """This machine's clock against the service's, as its answers tell the time."""
+    url = f"{connection.graph_url}/v1.0/organization?$select=id"
+    try:
+        response: Response = context.http.request("GET", url, classify=lambda _: Verdict("ok"))
+        theirs = parsedate_to_datetime(response.headers.get("Date", ""))
+    except WorkError as error:
+        return Diagnosis("clock", False, f"{GRAPH} cannot be reached: {error}")
+    except ValueError:
+        return Diagnosis("clock", None, f"{GRAPH} does not tell the time")
+    skew = datetime.now(UTC) - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC))
+    if abs(skew) > MOST_SKEW:
+        side = "ahead" if skew > timedelta(0) else "behind"
+        return Diagnosis(
+            "clock",
+            False,
+            f"this machine's clock is {abs(skew).total_seconds():.0f} s {side} of {GRAPH}; set it right",
+        )
+    return Diagnosis("clock", True, "agrees with the service's")
+
+
+def _auditing(context: Context) -> Diagnosis:
+    """Is the audit log on? A listing says so when it is not."""
+    feed = ActivityFeed(context)
+    try:
+        started = [one for one in feed.subscriptions() if one.status == "enabled"]
+        if started:
+            now = context.now()
+            list(feed.listing(started[0].content_type, now - timedelta(minutes=5), now))
+    except WorkError as error:
+        return Diagnosis("audit log", False, str(error))
+    if not started:
+        return Diagnosis("audit log", True, "no subscription is started yet; the first run starts them")
+    names = ", ".join(one.content_type for one in started)
+    return Diagnosis("audit log", True, f"on; subscriptions that are started: {names}")
+
+
+def _principal(connection: Tenant, context: Context) -> Diagnosis:
+    """Is the Management API's own service principal enabled for sign-in in the tenant?"""
+    about = "Office 365 Management APIs"
+    try:
+        enabled = Graph(context).principal_enabled(_MANAGEMENT_APP)
+    except WorkError as error:
+        return Diagnosis(about, None, f"its service principal cannot be read: {error}")
+    if enabled is None:
+        return Diagnosis(about, False, "the tenant has no service principal of it; give consent to create it")
+    if not enabled:
+        return Diagnosis(about, False, "its service principal is disabled; enable it for users to sign in")
+    return Diagnosis(about, True, "enabled for sign-in")

@@ -1,0 +1,272 @@
+"""`playbook connections setup m365.tenant`: from nothing to a connection that works.
+
+Every step says what it does, what the administrator has to do, and how to see that it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from counterplay import BlockedError, ConfigError, Context, CounterplayError, Need
+
+if TYPE_CHECKING:
+    from counterplay_m365.tenant import Tenant
+
+_DEFAULT_PLAYBOOKS = ("office365-to-intake", "alerts-to-intake")
+_PLANS = "LicenseAssignment.Read.All"
+_POLL = 5.0
+PORTAL = "https://entra.microsoft.com"
+
+
+@click.command("m365.tenant")
+@click.option("--tenant-id", prompt="Directory (tenant) ID", help="The tenant's GUID.")
+@click.option("--name", default="contoso", show_default=True, help="What the connection shall be called.")
+@click.option(
+    "--playbook",
+    "playbooks",
+    multiple=True,
+    metavar="NAME",
+    help="A playbook that shall work; may be repeated. Default: office365-to-intake, alerts-to-intake.",
+)
+@click.option("--client-id", help="An app registration that exists already.")
+@click.option("--certificate-file", help="Its certificate with private key (PEM or PFX).")
+@click.option("--client-secret", metavar="REFERENCE", help="Its secret by reference, such as ${env:NAME}.")
+@click.option("--create", is_flag=True, help="Make the registration through Graph, as an administrator.")
+@click.option(
+    "--admin-token-env",
+    metavar="VARIABLE",
+    help="With --create: the variable with the administrator's Graph token, instead of a device code.",
+)
+@click.option("--cloud", default="global", show_default=True, help="The national cloud.")
+@click.option("--authority", help="Base address of the sign-in service, for a private or simulated one.")
+@click.option("--graph-url", help="Base address of Graph.")
+@click.option("--activity-url", help="Base address of the Management Activity API.")
+@click.option("--ca-file", help="Certificate authorities to trust instead of the system's.")
+@click.option("--redirect-uri", default="https://localhost", show_default=True, help="Where consent returns.")
+@click.option("--webhook", metavar="URL", help="Let the audit feed push to this HTTPS address, too.")
+@click.option(
+    "--wait", default=600, show_default=True, metavar="SECONDS", help="How long to wait for consent."
+)
+def setup(
+    tenant_id: str,
+    name: str,
+    playbooks: tuple[str, ...],
+    client_id: str | None,
+    certificate_file: str | None,
+    client_secret: str | None,
+    create: bool,
+    admin_token_env: str | None,
+    redirect_uri: str,
+    webhook: str | None,
+    wait: int,
+    **addresses: str | None,
+) -> None:
+    """Set up a connection to a Microsoft 365 tenant, step by step.
+
+    Prints the registration that the chosen playbooks need and no more, waits for the administrator's
+    consent, starts the audit subscriptions, and tries each feed. Nothing is written but the new
+    certificate of --create; the lines for counterplay.yaml are printed at the end.
+
+    Exits 0 when everything works, 1 when a feed does not, 3 when consent is still missing.
+    """
+    from counterplay.cli.loading import open_workspace
+    from counterplay_m365.registration import new_certificate
+
+    workspace = open_workspace()
+    needs = needs_of(workspace, playbooks or _DEFAULT_PLAYBOOKS)
+    permissions = least_permissions(needs)
+    settings: dict[str, Any] = {"tenant_id": tenant_id}
+    settings |= {key: value for key, value in addresses.items() if value and value != "global"}
+    if addresses.get("authority"):
+        settings["instance_discovery"] = False
+    _say_permissions(permissions)
+    if create:
+        file = Path(certificate_file or workspace.state_dir / "certificates" / f"{name}.pem")
+        try:
+            der = new_certificate(file, f"counterplay {name}")
+        except FileExistsError as error:
+            raise ConfigError(f"{file} exists already", hint="choose another --certificate-file") from error
+        client_id = _registered(settings, name, permissions, der, admin_token_env)
+        certificate_file = str(file)
+        click.echo(f"\nMade the registration {client_id}; its private key is in {file}, for its owner only.")
+    elif not client_id:
+        _say_registration(permissions)
+        client_id = click.prompt("Application (client) ID")
+    if not certificate_file and not client_secret:
+        certificate_file = click.prompt("File with the app's certificate and private key")
+    settings["client_id"] = client_id
+    settings |= {"certificate_file": certificate_file} if certificate_file else {}
+    settings |= {"client_secret": client_secret} if client_secret and not certificate_file else {}
+    connection = _connection(workspace, name, settings)
+    click.echo("\nAn administrator gives consent here, once for each change of the permissions:")
+    click.echo(f"  {consent_link(connection, str(client_id), redirect_uri)}")
+    _wait_for_consent(connection, permissions, wait)
+    failed = _try_out(workspace, connection, needs, webhook)
+    _say_configuration(name, settings)
+    if failed:
+        raise SystemExit(1)
+
+
+def needs_of(workspace: Any, playbooks: Sequence[str]) -> list[Need]:
+    """What the playbooks need of a tenant, module by module. ConfigError: one does not exist."""
+    from counterplay.cli.doctor import needs_by_kind
+
+    return needs_by_kind(workspace, playbooks, "m365.tenant")
+
+
+def least_permissions(needs: Sequence[Need]) -> dict[str, list[str]]:
+    """The fewest permissions that do for all needs, by resource; reading the plans is one of them.
+
+    Of alternatives the first is the least; one that another need asks for anyway is not added twice.
+    """
+    found: dict[str, list[str]] = {"Microsoft Graph": [_PLANS]}
+    wanted = [permission for need in needs for permission in need.permissions]
+    for permission in sorted(wanted, key=lambda one: len(one["any"])):
+        names = found.setdefault(permission["resource"], [])
+        if not set(names) & set(permission["any"]):
+            names.append(permission["any"][0])
+    return {resource: sorted(names) for resource, names in found.items()}
+
+
+def consent_link(connection: Tenant, client_id: str, redirect_uri: str) -> str:
+    """Where an administrator agrees to everything that the registration lists."""
+    query = {"client_id": client_id, "redirect_uri": redirect_uri, "state": secrets.token_urlsafe(8)}
+    return f"{connection.authority}/{connection.tenant}/adminconsent?{urlencode(query, quote_via=quote)}"
+
+
+def _say_permissions(permissions: dict[str, list[str]]) -> None:
+    click.echo("The chosen playbooks need these application permissions, and no others:")
+    for resource, names in permissions.items():
+        for name in names:
+            click.echo(f"  {resource}: {name}")
+    click.echo("No role of Entra ID is needed to read; to act on administrators, see `playbook show`.")
+
+
+def _say_registration(permissions: dict[str, list[str]]) -> None:
+    click.echo(
+        f"""
+Register the app by hand (or run this with --create):
+  1. {PORTAL} > Identity > Applications > App registrations > New registration
+     Name `counterplay`, accounts in this directory only, redirect URI (Web) https://localhost
+  2. Certificates & secrets > Certificates > Upload certificate (the public part, no private key)
+  3. API permissions > Add a permission > APIs my organization uses > Application permissions:"""
+    )
+    for resource, names in permissions.items():
+        click.echo(f"     {resource}: {', '.join(names)}")
+    click.echo("  4. Copy the Application (client) ID from the Overview page\n")
+
+
+def _registered(
+    settings: dict[str, Any],
+    name: str,
+    permissions: dict[str, list[str]],
+    certificate: bytes,
+    token_variable: str | None,
+) -> str:
+    from counterplay.wire import Wire
+    from counterplay_m365.clouds import CLOUDS
+    from counterplay_m365.entra import entra_session
+    from counterplay_m365.registration import Administrator, Registrar, device_code_token
+
+    cloud = CLOUDS[settings.get("cloud") or "global"]
+    graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
+    authority = str(settings.get("authority") or cloud.authority).rstrip("/")
+    if token_variable:
+        token = os.environ.get(token_variable, "")
+        if not token:
+            raise ConfigError(f"the variable {token_variable} is not set")
+    else:
+        session = entra_session(name, settings.get("ca_file"))
+        token = device_code_token(f"{authority}/{settings['tenant_id']}", graph_url, click.echo, session)
+    administrator = Administrator(graph_url, lambda: token, settings.get("ca_file"))
+    with Wire(administrator, mask=lambda text: text.replace(token, "***")) as http:
+        return Registrar(http, graph_url).register("counterplay", permissions, certificate).client_id
+
+
+def _connection(workspace: Any, name: str, settings: dict[str, Any]) -> Tenant:
+    from counterplay.language import with_defaults
+    from counterplay.language.arguments import problems
+    from counterplay.secrets import Secrets
+    from counterplay_m365.tenant import Tenant
+
+    schema = workspace.host.module("m365.tenant").schema
+    for problem in problems(settings, schema):
+        where = ".".join(str(part) for part in problem.path)
+        raise ConfigError(f"{where}: {problem.message}" if where else problem.message, hint=problem.hint)
+    return Tenant(name, with_defaults(schema, settings), Secrets(workspace.base, lambda scheme, name: None))
+
+
+def _wait_for_consent(connection: Tenant, permissions: dict[str, list[str]], seconds: int) -> None:
+    """Until the tokens carry every permission. SystemExit 3: they do not in time."""
+    from counterplay_m365.tenant import ACTIVITY, GRAPH
+
+    until = time.monotonic() + seconds
+    said = ""
+    while True:
+        missing: list[str] = []
+        for resource, names in permissions.items():
+            try:
+                granted = connection.granted(GRAPH if resource == GRAPH else ACTIVITY)
+            except BlockedError as error:
+                missing.append(str(error))
+                continue
+            missing += [f"{resource}: {one}" for one in names if granted is not None and one not in granted]
+        if not missing:
+            click.echo("\nConsent is given.")
+            return
+        if missing != said.split("\n"):
+            click.echo(f"\nWaiting for consent; still missing: {'; '.join(missing)}")
+            said = "\n".join(missing)
+        if time.monotonic() + _POLL > until:
+            click.echo(
+                "Consent is still missing: run this again with --client-id when it is given.", err=True
+            )
+            raise SystemExit(3)
+        time.sleep(_POLL)
+        connection.forget_tokens()
+
+
+def _try_out(workspace: Any, connection: Tenant, needs: Sequence[Need], webhook: str | None) -> bool:
+    """Start the subscriptions and try each feed. Whether anything was refused."""
+    from counterplay.wire import Wire
+    from counterplay_m365.activity import ActivityFeed
+    from counterplay_m365.triggers.audit_log import AuditLog
+
+    failed = False
+    with Wire(connection, attempts=3) as http:
+        context = Context(http=http, connection=connection)
+        for need in needs:
+            if need.uses == "m365.audit_log":
+                try:
+                    AuditLog(need.arguments).prepare(context)
+                    if webhook:
+                        auth = connection.secret("webhook_auth_id")
+                        for content_type in need.arguments["content_types"]:
+                            ActivityFeed(context).start(content_type, webhook=(webhook, auth))
+                    click.echo("The audit subscriptions are started; first data may take up to 12 hours.")
+                except CounterplayError as error:
+                    failed = True
+                    click.echo(f"The audit subscriptions could not be started: {error}")
+        click.echo("\nEach feed, tried now:")
+        for one in connection.examine(context, needs):
+            word = {True: "ok", False: "REFUSED", None: "not known"}[one.ok]
+            click.echo(f"  {one.about}: {word}{f': {one.detail}' if one.detail else ''}")
+            failed = failed or one.ok is False
+    return failed
+
+
+def _say_configuration(name: str, settings: dict[str, Any]) -> None:
+    import json
+
+    click.echo("\nAdd this to counterplay.yaml:\n\nconnections:")
+    click.echo(f"  {name}:\n    uses: m365.tenant")
+    for key, value in settings.items():
+        click.echo(f"    {key}: {json.dumps(value)}")

@@ -1,0 +1,246 @@
+"""`playbook connections setup m365.tenant`: as a new administrator would, on the simulated tenant."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import responses
+import yaml
+from click.testing import CliRunner, Result
+
+from counterplay import BlockedError, Context, Need
+from counterplay.cli import playbook as command
+from counterplay.errors import CounterplayError
+from counterplay.plugins import PluginHost
+from counterplay.wire import Wire
+from counterplay_m365.entra import entra_session
+from counterplay_m365.registration import ADMINISTRATOR_NEEDS, device_code_token
+from counterplay_m365.setup import least_permissions
+from counterplay_m365.tenant import Tenant
+from counterplay_sim.graph_rules import GraphRules
+from counterplay_sim.testing import Plan, Simulator, Strictness, close_all
+
+HOST = PluginHost.load()
+TENANT = "11111111-2222-4333-8444-555555555555"
+
+
+@pytest.fixture
+def simulator(tmp_path: Path) -> Iterator[Simulator]:
+    made = Simulator(
+        tmp_path / "tenant",
+        seed=4,
+        plan=Plan(events=60, users=8),
+        strictness=Strictness(graph=GraphRules(throttle_scale=0)),
+    )
+    with made:
+        yield made
+    close_all()
+
+
+def call(root: Path, *words: str) -> Result:
+    """The command line in a folder; an error that it would print stands in the output."""
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        result = CliRunner().invoke(command, list(words))
+    finally:
+        os.chdir(before)
+    if isinstance(result.exception, CounterplayError):
+        result.stdout_bytes += str(result.exception).encode()
+    elif result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def administrators_token(simulator: Simulator) -> str:
+    """A Graph token that may register apps, as the simulated tenant gives one."""
+    (tenant,) = simulator._tenants.values()
+    tenant.grants["graph"] = list(ADMINISTRATOR_NEEDS)
+    connection = Tenant("sim", simulator.info()["m365.tenant"])
+    return connection._token_source().bearer("https://graph.microsoft.com")
+
+
+def addresses(simulator: Simulator) -> list[str]:
+    info = simulator.info()["m365.tenant"]
+    words = ["--tenant-id", info["tenant_id"]]
+    for option in ("authority", "graph_url", "activity_url", "ca_file"):
+        words += [f"--{option.replace('_', '-')}", info[option]]
+    return words
+
+
+def test_from_nothing_to_events_in_the_intake(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command registers the app, its printed lines go into counterplay.yaml, and events arrive."""
+    monkeypatch.setenv("ADMIN_TOKEN", administrators_token(simulator))
+    root = tmp_path / "workspace"
+    root.mkdir()
+    assert call(root, "init").exit_code == 0
+
+    done = call(
+        root,
+        *("connections", "setup", "m365.tenant", "--create", "--admin-token-env", "ADMIN_TOKEN"),
+        *("--playbook", "office365-to-intake", "--playbook", "alerts-to-intake", *addresses(simulator)),
+    )
+
+    assert done.exit_code == 0, done.output
+    assert "  Microsoft Graph: LicenseAssignment.Read.All\n" in done.output
+    assert "  Microsoft Graph: SecurityAlert.Read.All\n" in done.output
+    assert "  Office 365 Management APIs: ActivityFeed.Read\n" in done.output
+    assert "Consent is given." in done.output
+    assert "first data may take up to 12 hours" in done.output
+    assert "  m365.alerts: ok: works\n" in done.output
+    assert os.environ["ADMIN_TOKEN"] not in done.output
+    key = next((root / ".counterplay" / "certificates").iterdir())
+    assert key.stat().st_mode & 0o077 == 0
+
+    printed = done.output.partition("Add this to counterplay.yaml:\n\n")[2]
+    siem = json.dumps({"uses": "intake.key", **simulator.info()["intake.key"]})
+    (root / "counterplay.yaml").write_text(f"{printed}  siem: {siem}\n")
+    ran = call(root, "run", "alerts-to-intake", "--once", "--json")
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["figures"]["delivered:alerts-to-intake"] >= 1
+
+
+def test_the_registration_has_what_the_playbooks_need_and_no_more(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No permission beyond the list, and no client secret anywhere."""
+    monkeypatch.setenv("ADMIN_TOKEN", administrators_token(simulator))
+    done = call(
+        tmp_path,
+        *("connections", "setup", "m365.tenant", "--create", "--admin-token-env", "ADMIN_TOKEN"),
+        *("--playbook", "directory-audit-to-intake", "--certificate-file", str(tmp_path / "app.pem")),
+        *addresses(simulator),
+    )
+
+    assert done.exit_code == 0, done.output
+    made = re.search(r"Made the registration (\S+);", done.output)
+    assert made is not None
+    (tenant,) = simulator._tenants.values()
+    settings = yaml.safe_load(done.output.partition("counterplay.yaml:\n\n")[2])["connections"]["contoso"]
+    connection = Tenant("contoso", {name: value for name, value in settings.items() if name != "uses"})
+    assert connection.granted("Microsoft Graph") == ("AuditLog.Read.All", "LicenseAssignment.Read.All")
+    application = next(iter(tenant.objects["application"].where("appId", made[1])))
+    assert not application.get("passwordCredentials")
+
+
+def test_without_consent_it_waits_and_says_what_is_missing(simulator: Simulator, tmp_path: Path) -> None:
+    """Exit code 3: run it again when the administrator has agreed."""
+    (tenant,) = simulator._tenants.values()
+    tenant.grants["graph"] = ["LicenseAssignment.Read.All"]
+    info = simulator.info()["m365.tenant"]
+    secret = tmp_path / "secret"
+    secret.write_text(info["client_secret"])
+
+    done = call(
+        tmp_path,
+        *("connections", "setup", "m365.tenant", "--client-id", info["client_id"], "--wait", "0"),
+        *("--client-secret", f"${{file:{secret}}}", "--playbook", "sign-ins-to-intake"),
+        *addresses(simulator),
+    )
+
+    assert done.exit_code == 3, done.output
+    assert "still missing: Microsoft Graph: AuditLog.Read.All" in done.output
+    assert f"/{info['tenant_id']}/adminconsent?client_id={info['client_id']}&redirect_uri=" in done.output
+    assert info["client_secret"] not in done.output
+
+
+def test_a_registration_by_hand_is_asked_for(simulator: Simulator, tmp_path: Path) -> None:
+    """Who has none yet gets the steps, then the questions."""
+    done = CliRunner().invoke(
+        command,
+        ["connections", "setup", "m365.tenant", "--playbook", "sign-ins-to-intake", *addresses(simulator)],
+        input="\n",
+    )
+
+    assert "App registrations > New registration" in done.output
+    assert "     Microsoft Graph: AuditLog.Read.All, LicenseAssignment.Read.All\n" in done.output
+    assert "Application (client) ID: " in done.output
+
+
+def test_a_kind_without_a_guide_is_told() -> None:
+    """What can be set up with guidance is named."""
+    done = call(Path.cwd(), "connections", "setup", "intake.key")
+
+    assert "there is no guided set-up for 'intake.key'; there is one for: m365.tenant" in done.stdout
+
+
+def test_the_least_permissions_are_found() -> None:
+    """The first of the alternatives, and none for what another one covers."""
+
+    def need(*permissions: tuple[str, ...]) -> Need:
+        return Need("x", {}, tuple({"resource": "Microsoft Graph", "any": one} for one in permissions))
+
+    found = least_permissions(
+        [need(("MailboxSettings.Read", "MailboxSettings.ReadWrite")), need(("MailboxSettings.ReadWrite",))]
+    )
+
+    assert found == {"Microsoft Graph": ["LicenseAssignment.Read.All", "MailboxSettings.ReadWrite"]}
+
+
+@pytest.mark.parametrize("granted", [True, False])
+def test_an_administrator_signs_in_by_device_code(wire: responses.RequestsMock, granted: bool) -> None:
+    """The code is shown, the token comes when the administrator has entered it; a refusal is explained."""
+    authority = f"https://login.microsoftonline.com/{TENANT}"
+    wire.get(
+        f"{authority}/v2.0/.well-known/openid-configuration",
+        json={
+            "issuer": f"{authority}/v2.0",
+            "authorization_endpoint": f"{authority}/oauth2/v2.0/authorize",
+            "token_endpoint": f"{authority}/oauth2/v2.0/token",
+            "device_authorization_endpoint": f"{authority}/oauth2/v2.0/devicecode",
+        },
+    )
+    message = "To sign in, open https://microsoft.com/devicelogin and enter the code ABCD"
+    wire.post(
+        f"{authority}/oauth2/v2.0/devicecode",
+        json={
+            "user_code": "ABCD",
+            "device_code": "d",
+            "verification_uri": "https://microsoft.com/devicelogin",
+            "expires_in": 900,
+            "interval": 0,
+            "message": message,
+        },
+    )
+    pending = {"error": "authorization_pending", "error_description": "AADSTS70016: wait"}
+    wire.post(f"{authority}/oauth2/v2.0/token", status=400, json=pending)
+    if granted:
+        wire.post(
+            f"{authority}/oauth2/v2.0/token",
+            json={"token_type": "Bearer", "expires_in": 3599, "access_token": "of-the-administrator"},
+        )
+    else:
+        refusal = {"error": "access_denied", "error_description": "AADSTS65004: no", "error_codes": [65004]}
+        wire.post(f"{authority}/oauth2/v2.0/token", status=400, json=refusal)
+    told: list[str] = []
+
+    def sign_in() -> str:
+        session = entra_session("contoso", None)
+        return device_code_token(authority, "https://graph.microsoft.com", told.append, session)
+
+    if granted:
+        assert sign_in() == "of-the-administrator"
+    else:
+        with pytest.raises(BlockedError, match="AADSTS65004: consent was declined"):
+            sign_in()
+    assert told == [message]
+
+
+def test_a_webhook_is_given_to_the_subscription(context: Context, wire: responses.RequestsMock) -> None:
+    """The address and the id that Microsoft shall send."""
+    from counterplay_m365.activity import ActivityFeed
+
+    url = f"https://manage.office.com/api/v1.0/{TENANT}/activity/feed/subscriptions/start"
+    wire.post(url, json={})
+    assert isinstance(context.http, Wire)
+
+    ActivityFeed(context).start("Audit.General", webhook=("https://hook.example/x", "the-id"))
+
+    assert json.loads(wire.calls[-1].request.body) == {  # type: ignore[arg-type]  # bytes here
+        "webhook": {"address": "https://hook.example/x", "authId": "the-id", "expiration": ""}
+    }
