@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -24,6 +25,8 @@ class Watch:
     step_id: str
     after: str
     attempts: int
+    due: str
+    detail: str | None = None
 
 
 def plant(connection: sa.Connection, run_id: str, step_id: str, after: Sequence[str]) -> None:
@@ -56,7 +59,14 @@ class WatchStore:
                 .order_by(watch.c.due)
                 .limit(limit)
             )
-            return [Watch(row.run_id, row.step_id, row.after, row.attempts) for row in rows]
+            return [_read(row) for row in rows]
+
+    def of_run(self, run_id: str) -> list[Watch]:
+        """The looks at a run's effects and at those inside it."""
+        inside = watch.c.run_id.startswith(f"{run_id}/", autoescape=True)
+        query = sa.select(watch).where(sa.or_(watch.c.run_id == run_id, inside)).order_by(watch.c.due)
+        with self.database.read() as connection:
+            return [_read(row) for row in connection.execute(query)]
 
     def postpone(self, one: Watch, delay: timedelta) -> None:
         """It could not be looked at now."""
@@ -96,6 +106,10 @@ class WatchStore:
                 .limit(1)
             ).scalar()
         return None if found is None else str(found)
+
+
+def _read(row: Any) -> Watch:
+    return Watch(row.run_id, row.step_id, row.after, row.attempts, row.due, row.detail)
 
 
 def _is(one: Watch) -> tuple[sa.ColumnElement[bool], ...]:
