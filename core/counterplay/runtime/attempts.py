@@ -77,7 +77,7 @@ class Attempts:
             raise
         except (Parked, RunStopped, RunCancelled):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             outcome = failed(as_work_error(error, use.uses))
         return replace(outcome, arguments=self._opener.secrets.mask_json(arguments))
 

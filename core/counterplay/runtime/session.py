@@ -365,7 +365,10 @@ class Session:
             isinstance(feed.failure, BlockedError) or any(one.pause.blocked for one in feed.subscribers)
             for feed in feeds
         )
-        code = 130 if interrupted else 1 if failed else 3 if blocked else 0
+        left = runs.with_status("running", "queued") if self._once and not interrupted else []
+        for identity, _ in left:
+            self.figures.notice(f"run {identity}", f"run {identity} has not ended; start again to go on")
+        code = 130 if interrupted else 1 if failed or left else 3 if blocked else 0
         figures = self.figures.to_dict()
         figures["runs_waiting"] = len(waiting)
         invocation = Invocation(self.name, tuple(sorted(self._used)), code == 0, figures)
