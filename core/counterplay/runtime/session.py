@@ -37,6 +37,7 @@ from counterplay.modules import (
 from counterplay.people import this_person
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
+from counterplay.runtime.holding import Watcher
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.segments import all_steps
@@ -127,6 +128,7 @@ class Session:
                 stack.callback(self._service.rest)
             elif push and not self._once:
                 self.urls = stack.enter_context(Listener(self._listen, push)).urls
+            self._watch(database, stack)
             on_started()
             self._follow(working)
             if dispatcher is not None and self._once:
@@ -150,6 +152,16 @@ class Session:
         database = open_database(url)
         stack.callback(database.close)
         return database
+
+    def _watch(self, database: Database, stack: ExitStack) -> None:
+        """Look at effects that are to hold: those that are due, and as long as this works, those to come."""
+        watcher = Watcher(database, self._opener, self.figures, self._stop)
+        if self._once:
+            watcher.sweep()
+            return
+        watcher.start()
+        stack.callback(watcher.join)
+        stack.callback(self._stop.set)
 
     def _log_start(self, database: Database) -> None:
         """The audit log knows of every start, and of what was configured otherwise than at the last one."""
@@ -376,7 +388,7 @@ class Session:
         )
 
 
-_FAILING = ("runs_failed", "broken", "quarantined", "lost", "gaps", "dead_letters")
+_FAILING = ("runs_failed", "effects_not_held", "broken", "quarantined", "lost", "gaps", "dead_letters")
 
 
 def _changed(effects: Sequence[StoredEffect]) -> dict[str, list[str]]:

@@ -31,12 +31,14 @@ from counterplay.runtime.segments import (
     RunStopped,
     Segment,
     StepFailed,
+    all_steps,
     back_off,
     earliest,
     seen,
 )
 from counterplay.store.children import NewChild, all_ended, children_of, reopen, spawn
 from counterplay.store.runs import LeaseLost, RunStore, StoredRun, StoredStep
+from counterplay.store.watches import plant
 
 SHORT = timedelta(seconds=5)
 """A wait of up to this long stays in the segment; a longer one is a parked row."""
@@ -455,6 +457,7 @@ class Walk:
         if outcome is not None:
             result, error = outcome.result, outcome.error
         masked = error and self._mask(error)
+        playbook = self.segment.playbook
         ended = replace(
             row,
             status=status,
@@ -477,6 +480,9 @@ class Walk:
                     outcome.verified,
                     outcome.settled,
                 )
+            if outcome is not None and outcome.effect == "done":
+                step = all_steps((*playbook.run_steps, *playbook.finally_steps)).get(row.step_id)
+                plant(connection, self.segment.run.id, row.step_id, step.verify_after if step else ())
         if status == "failed":
             self._figures.add("steps_failed")
         if outcome is not None and outcome.effect is not None:
