@@ -128,7 +128,7 @@ class RejectedError(PermanentError):
     """The receiver refuses this content (400, 413); a batch is halved until the bad record stands alone."""
 
 
-def as_work_error(error: Exception, who: str) -> WorkError:
+def as_work_error(error: BaseException, who: str) -> WorkError:
     """The error itself when it was raised on purpose, else one that names whose fault it is."""
     if isinstance(error, WorkError):
         return error

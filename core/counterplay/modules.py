@@ -208,6 +208,8 @@ class Transform(Module):
 class Action(Module):
     """Does one thing for one event and returns a JSON object.
 
+    Change things through `context.http` alone: only what it sends is journalled, guarded and planned.
+
     An action that changes something in somebody else's system sets `effect = True` and says how an
     attempt with unknown outcome is settled: `read` (`settled` looks at the target), `repeat` (doing it
     again is harmless) or `ask` (a person has to look).

@@ -92,6 +92,7 @@ class PluginHost:
     def __init__(self) -> None:
         self.plugins: dict[str, PluginInfo] = {}
         self.modules: dict[str, ModuleInfo] = {}
+        self.disabled: frozenset[str] = frozenset()
         self._manager = pluggy.PluginManager("counterplay")
         self._manager.add_hookspecs(hookspecs)
 
@@ -99,7 +100,8 @@ class PluginHost:
     def load(cls, points: Iterable[EntryPoint] | None = None) -> PluginHost:
         """Load every plugin that is installed and not named in COUNTERPLAY_DISABLE (comma-separated)."""
         host = cls()
-        disabled = {name.strip() for name in os.environ.get("COUNTERPLAY_DISABLE", "").split(",")}
+        disabled = {name.strip() for name in os.environ.get("COUNTERPLAY_DISABLE", "").split(",")} - {""}
+        host.disabled = frozenset(disabled)
         by_name: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=GROUP) if points is None else points:
             found = by_name.setdefault(point.name, [])

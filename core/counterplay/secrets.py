@@ -17,6 +17,7 @@ from counterplay.modules import SecretSource
 
 SHORTEST = 8
 MASK = "***"
+_IN_URLS = "!#$%&'()*+,/:;=?@[]~"  # what `requests` leaves as it is when it quotes a URL as a whole
 _REFERENCE = re.compile(r"\$\{([a-z][a-z0-9_-]*):([^{}]+)\}")
 _ANY = re.compile(r"\$\{[a-z][a-z0-9_-]*:[^{}]*\}")
 
@@ -85,8 +86,8 @@ class Secrets(SecretSource):
 
     def remember(self, secret: str) -> None:
         """Mask this value from now on, in the spellings in which it could appear."""
-        percent = {quote(secret, safe=""), quote(secret), quote_plus(secret)}
-        escaped = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+        percent = {quote(secret, safe=""), quote(secret), quote_plus(secret), quote(secret, safe=_IN_URLS)}
+        escaped = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
         with self._lock:
             known = {secret, *percent, *escaped, *self._known}
             self._known = tuple(sorted(known, key=len, reverse=True))

@@ -92,6 +92,8 @@ class Wire(requests.Session):
         self.connection = connection
         self.attempts = attempts
         self.backoff = backoff
+        self.landed = 0  #: writes that the service answered as done
+        self.doubtful = 0  #: attempts at a write that may have taken effect, without an answer that says so
         self.before_write = before_write
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self._abandoned = False
@@ -209,6 +211,9 @@ class Wire(requests.Session):
                 code=error.code,
                 request_id=error.request_id,
             ) from error
+        finally:
+            if write:
+                self.doubtful += len(doubts)
 
     def _until_final(
         self,
@@ -254,6 +259,8 @@ class Wire(requests.Session):
                 raise PermanentError(self._mask(f"the request cannot be sent: {error}")) from error
             verdict = self._verdict(response, classify)
             if verdict.meaning == "ok":
+                if write:
+                    self.landed += 1
                 return response
             if response.status_code == 401 and not renewed and self.connection is not None:
                 renewed = True

@@ -263,8 +263,18 @@ class Workspace:
 def _playbook_files(folder: Path | Traversable) -> dict[str, Path | Traversable]:
     if not folder.is_dir():
         return {}
-    files = [file for file in folder.iterdir() if file.name.endswith((".yaml", ".yml")) and file.is_file()]
-    return {file.name.rpartition(".")[0]: file for file in files}
+    found: dict[str, Path | Traversable] = {}
+    for file in folder.iterdir():
+        if file.name.endswith((".yaml", ".yml")) and file.is_file():
+            stem = file.name.rpartition(".")[0]
+            if stem in found:
+                raise ConfigError(
+                    f"{found[stem].name} and {file.name} are both the playbook {stem!r}",
+                    path=str(folder),
+                    hint="remove or rename one of them",
+                )
+            found[stem] = file
+    return found
 
 
 def with_article(kind: str) -> str:

@@ -149,3 +149,17 @@ def test_an_exported_log_is_checked_without_the_store(ran: Any, tmp_path: Path) 
     file.write_text(file.read_text().replace("m365.block_sign_in", "m365.allow_sign_in"))
 
     assert ran.call("audit", "verify", "--file", str(file)).exit_code == 1
+
+
+def test_cancelling_and_retrying_are_logged_with_who_did_it(bench: Any) -> None:
+    """What people do to runs from outside."""
+    bench.write({"id": "ask", "uses": "std.approval", "with": {"question": "Yes?"}})
+    assert bench.run().exit_code == 3
+    identity = bench.runs()[0].id
+    assert bench.call("runs", "cancel", identity).exit_code == 0
+
+    logged = [one for one in entries(bench) if one["run_id"] == identity]
+
+    assert [one["kind"] for one in logged] == ["question", "command"]
+    assert json.loads(logged[1]["body"]) == {"command": "cancel"}
+    assert "@" in logged[1]["who"]

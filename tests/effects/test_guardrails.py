@@ -1,5 +1,6 @@
 """Guardrails, from counterplay.yaml to the tenant that stays as it was."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -89,3 +90,24 @@ def test_guardrails_without_their_plugin_refuse_everything(
 
     assert result.exit_code != 0
     assert bench.user()["accountEnabled"] is True
+
+
+def test_a_person_may_agree_to_go_past_a_limit(bench: Any) -> None:
+    """The run that waited goes on with that one effect, and who agreed is in the audit log."""
+    bench.configure(guardrails={"effects_per_hour": {"*": 1}})
+    step = {"uses": "m365.block_sign_in", "connection": "contoso", "with": {"user_id": "{{ event.user }}"}}
+    bench.write(step)
+    assert [bench.run(event={"user": bench.user(number)["id"]}).exit_code for number in (2, 3)] == [0, 3]
+    question = json.loads(bench.call("approvals", "--json").stdout)[0]
+
+    bench.call("approve", question["id"], "--comment", "an incident")
+    ended = bench.run(event={"user": bench.user(2)["id"]})
+
+    assert "`guardrails.effects_per_hour.*` allows 1" in question["question"]
+    assert bench.user(3)["accountEnabled"] is False
+    assert ended.exit_code == 3, "the next effect is past the limit, too"
+    logged = [json.loads(line) for line in bench.call("audit", "export").stdout.splitlines()]
+    answers = [json.loads(one["body"]) for one in logged if one["kind"] == "approval"]
+    assert answers[0]["decision"] == "approve"
+    assert answers[0]["comment"] == "an incident"
+    assert bench.call("audit", "verify").exit_code == 0

@@ -117,3 +117,12 @@ def test_a_run_that_changed_nothing_has_nothing_to_take_back(bench: Any) -> None
     result = bench.call("undo", identity)
 
     assert f"the run {identity} changed nothing" in result.stdout
+
+
+def test_a_run_shows_what_can_be_taken_back_and_what_cannot(bench: Any, contained: str) -> None:
+    """`runs show` says it before anybody tries."""
+    text = bench.call("runs", "show", contained).stdout
+
+    assert "m365.revoke_sessions cannot be taken back" in text
+    assert "can be taken back by m365.enable_inbox_rules" in text
+    assert "can be taken back by m365.allow_sign_in" in text

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from counterplay.errors import ConfigError, CounterplayError
+from counterplay.errors import ConfigError, CounterplayError, StateError
 
 #: Our own commands: where each is, and its line in the help.
 _COMMANDS = {
@@ -181,6 +181,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing can be flushed at exit
+        code = 1
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else " its output"
+        _complain(StateError(f"cannot read or write{place}: {error.strerror or error}"), debug)
         code = 1
     except Exception as error:
         _complain(_unexpected(error), debug)

@@ -18,6 +18,8 @@ def open_workspace() -> Workspace:
     host = PluginHost.load()
     for plugin in host.problems:
         click.echo(f"warning: the plugin {plugin.name} {plugin.problem}", err=True)
+    for name in sorted(host.disabled - set(host.plugins)):
+        click.echo(f"warning: COUNTERPLAY_DISABLE names {name!r}, and no plugin is called so", err=True)
     return Workspace(host)
 
 

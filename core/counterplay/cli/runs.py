@@ -85,8 +85,10 @@ def show_run(run_id: str, as_json: bool) -> None:
         store, run = _one(store, run_id)
         if not as_json:
             from counterplay.cli.timeline import print_timeline
+            from counterplay.cli.undo import print_prospects
 
             print_timeline(store, run)
+            print_prospects(store, run)
             return
         from counterplay.store.approvals import ApprovalStore
 

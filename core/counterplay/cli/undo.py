@@ -122,6 +122,23 @@ def _chosen(
     return run, kept, {place: numbered[id(one)] for place, one in enumerate(kept)}
 
 
+def print_prospects(store: RunStore, run: StoredRun) -> None:
+    """What of a run can be taken back, what cannot, and what later looks at its effects showed."""
+    from counterplay.plugins import PluginHost
+    from counterplay.runtime.undo import prospects
+    from counterplay.store.watches import WatchStore
+
+    effects = [one for one in effects_of(store, run.id) if one.status not in ("failed", "refused")]
+    if not effects:
+        return
+    click.echo()
+    for one in reversed(prospects(PluginHost.load(), effects)):
+        how = f"can be taken back by {one.inverse.uses}" if one.inverse is not None else str(one.why)
+        click.echo(f"  {one.effect.uses} on {_whom(one.effect)}: {how}")
+    for look in WatchStore(store.database).of_run(run.id):
+        click.echo(f"  {look.step_id} looked at after {look.after}: {look.detail or f'due {look.due[:19]}Z'}")
+
+
 def effects_of(store: RunStore, run_id: str) -> list[StoredEffect]:
     """The journal of a run and of everything inside it, in order."""
     from counterplay.store.tables import effect

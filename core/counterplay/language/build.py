@@ -133,7 +133,7 @@ class _Builder:
 
     def step(self, document: JsonObject) -> Step:
         use = self.use(document) if "uses" in document else None
-        on_error = document.get("on_error", "stop")
+        on_error, verify = document.get("on_error", "stop"), document.get("verify")
         return Step(
             id=self.ids[id(document)],
             form="module" if use else "parallel" if "parallel" in document else "group",
@@ -145,7 +145,8 @@ class _Builder:
             retry=_retry(document.get("retry")),
             timeout=parse_duration(document["timeout"]) if "timeout" in document else None,
             on_error=self.steps(on_error) if isinstance(on_error, list) else on_error,
-            verify=document.get("verify", False),
+            verify=document.get("verify") is True,
+            verify_after=tuple(verify["after"]) if isinstance(verify, dict) else (),
             steps=self.steps(document.get("parallel") or document.get("steps")),
         )
 

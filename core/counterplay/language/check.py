@@ -16,7 +16,6 @@ from counterplay.language.build import expressions_of, step_ids
 from counterplay.language.connections import ConnectionCatalogue
 from counterplay.language.expressions import ExpressionSyntaxError, is_template
 from counterplay.language.findings import Finding, did_you_mean
-from counterplay.language.not_yet import NOT_YET
 from counterplay.language.scopes import StepScope
 from counterplay.language.syntax import Reference
 from counterplay.language.yaml_text import Document
@@ -62,11 +61,6 @@ class _Checker:
 
     def add(self, path: Path, message: str, hint: str = "", *, key: bool = False) -> None:
         self.findings.append(self.document.finding(path, message, hint, key=key))
-
-    def not_yet(self, form: str, path: Path) -> None:
-        if form in NOT_YET:
-            runs, write = NOT_YET[form]
-            self.add(path, f"this version runs {runs}", write, key=True)
 
     def no_references(self, path: Path, value: Any) -> None:
         """`${...}` stands in counterplay.yaml only."""
@@ -169,7 +163,6 @@ class _Checker:
         )
 
     def step(self, path: Path, step: JsonObject, scope: StepScope, leading: bool) -> Results:
-        self.forms(path, step)
         self.condition((*path, "for_each"), step.get("for_each"), scope)
         inner = scope.plus("item") if "for_each" in step else scope
         self.condition((*path, "when"), step.get("when"), inner)
@@ -194,10 +187,6 @@ class _Checker:
 
     def sequence_of_one(self, path: Path, branch: Any, scope: StepScope) -> Results:
         return self.step(path, branch, scope, False) if isinstance(branch, dict) else {}
-
-    def forms(self, path: Path, step: JsonObject) -> None:
-        if step.get("verify") is True:
-            self.not_yet("verify", (*path, "verify"))
 
     # -- uses of modules
 

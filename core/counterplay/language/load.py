@@ -45,18 +45,30 @@ def load(
             line=1,
             column=1,
         )
-    return load_text(text, str(path), host, catalogue)
+    return load_text(text, str(path), host, catalogue, stem=path.name.rpartition(".")[0])
 
 
 def load_text(
-    text: bytes, name: str, host: PluginHost, catalogue: ConnectionCatalogue | None = None
+    text: bytes,
+    name: str,
+    host: PluginHost,
+    catalogue: ConnectionCatalogue | None = None,
+    *,
+    stem: str | None = None,
 ) -> Playbook | PlaybookSet:
-    """Check the text of a playbook; `name` is how findings call it. PlaybookError has all findings."""
+    """Check the text of a playbook; `name` is how findings call it. PlaybookError has all findings.
+
+    A file is called as its playbook is (`stem`): what a playbook has seen and done is kept under its
+    name, so two that share one would take each other's events.
+    """
     document = read(text, name)
     wrong = [
         document.finding(p.path, p.message, p.hint, key=p.at_key)
         for p in problems(document.data, playbook_schema())
     ]
+    if stem is not None and isinstance(document.data.get("name"), str) and document.data["name"] != stem:
+        hint = f"write name: {stem}, or rename the file"
+        wrong.append(document.finding(("name",), f"the file is called {stem!r}, the playbook is not", hint))
     # the rest of the checks look only where the schema found nothing, and say so by skipping
     wrong += check(document, host, catalogue)
     if wrong:

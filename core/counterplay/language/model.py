@@ -67,7 +67,8 @@ class Step:
 
     A module step has `use` and `arguments`; a group and `parallel` have `steps`, `arguments` is empty.
     `for_each` renders to the list whose elements are `item`. `on_error` as a tuple holds the steps
-    that handle the error.
+    that handle the error. `verify`: an effect that does not hold when it is read back fails the step;
+    `verify_after`: when to look at it again later, durations as they are written.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Step:
     timeout: timedelta | None = None
     on_error: Literal["stop", "continue"] | tuple[Step, ...] = "stop"
     verify: bool = False
+    verify_after: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
 
 

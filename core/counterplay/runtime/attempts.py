@@ -77,7 +77,7 @@ class Attempts:
             raise
         except (Parked, RunStopped, RunCancelled):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
             outcome = failed(as_work_error(error, use.uses))
         return replace(outcome, arguments=self._opener.secrets.mask_json(arguments))
 
@@ -125,6 +125,9 @@ class Attempts:
                 return self._effects.attempt(use.uses, module, context, tenant, known, terms)
 
         outcome = work() if left is None else self._bounded(work, http, left, run.id, step.id)
+        if step.verify and outcome.status == "succeeded" and outcome.verified is False:
+            text = "it was done, and reading it back shows that it does not hold"
+            outcome = replace(outcome, status="failed", error=text)
         if outcome.status == "paused":
             self._ask_for_consent(walk, step.id, row, frame, outcome.error or "a guard asks")
         return outcome

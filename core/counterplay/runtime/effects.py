@@ -92,7 +92,7 @@ class EffectRunner:
                 return self._effect(uses, action, context, tenant, known, terms)
         except (InterruptedWork, StateError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return failed(as_work_error(error, uses))
 
     def _effect(
@@ -139,8 +139,7 @@ class EffectRunner:
             outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
         else:
             open_before = known is not None and known.status in ("intended", "unknown")
-            sent_before = open_before and known is not None and bool(known.calls)
-            outcome = self._act(uses, action, context, before, sent_before)
+            outcome = self._act(uses, action, context, before, open_before)
         try:
             self._host.hook.counterplay_after_effect(
                 intent=intent, outcome={"status": outcome.effect, "error": outcome.error}
@@ -157,30 +156,32 @@ class EffectRunner:
                 "uses": intent.uses,
                 "tenant": intent.tenant,
                 "connection": intent.connection,
-                "target": intent.target,
-                "subject": intent.subject,
+                "target": self._mask_json(intent.target),
+                "subject": self._mask_json(intent.subject),
                 "arguments": intent.arguments,
                 "before": self._mask_json(intent.before),
             },
         )
 
     def _act(
-        self, uses: str, action: Action, context: StepContext, before: JsonObject, sent_before: bool
+        self, uses: str, action: Action, context: StepContext, before: JsonObject, begun_before: bool
     ) -> Outcome:
-        sent: list[JsonObject] = []
-        context.http.before_write = self._journal(context, sent)
+        http = context.http
+        landed, doubtful = http.landed, http.doubtful
+        http.before_write = self._journal(context)
         try:
             given = action.run(context)
         except (InterruptedWork, StateError):
             raise
         except UnknownOutcomeError as error:
             return self._after_lost_answer(action, context, before, error)
-        except RetryableError as error:
-            if not sent and not sent_before:
-                return failed(error, effect="failed")
-            return self._after_lost_answer(action, context, before, error)  # it may have taken effect
-        except Exception as error:
-            return Outcome("failed", error=str(as_work_error(error, uses)), effect="failed")
+        except WorkError as error:
+            if http.landed == landed and http.doubtful == doubtful and not begun_before:
+                return failed(error, effect="failed")  # whatever was sent was refused
+            return self._after_lost_answer(action, context, before, error)  # a part may have taken effect
+        except (Exception, SystemExit) as error:
+            # A fault of the plugin: what it had done by then, on the wire or beside it, nobody can tell.
+            return self._after_lost_answer(action, context, before, as_work_error(error, uses))
         finally:
             context.http.before_write = None
         try:
@@ -207,8 +208,9 @@ class EffectRunner:
     def _after_lost_answer(
         self, action: Action, context: StepContext, before: JsonObject, error: WorkError
     ) -> Outcome:
+        passing = isinstance(error, (RetryableError, UnknownOutcomeError))
         if action.settle != "read":
-            again = action.settle == "repeat"
+            again = passing and action.settle == "repeat"
             return Outcome("failed", error=str(error), effect="unknown", passing=again)
         try:
             result = action.settled(context, before)
@@ -217,8 +219,9 @@ class EffectRunner:
         except Exception as unread:
             return _unsettled(f"{error.message}, and reading it back failed", unread)
         if result is None:
-            text = f"{error.message}; reading it back shows no effect"
-            return Outcome("failed", error=text, effect="failed", passing=True)
+            text = f"{error}; reading it back does not show the effect"
+            landed = not passing  # a part of it was answered as done before the rest failed
+            return Outcome("failed", error=text, effect="unknown" if landed else "failed", passing=passing)
         return Outcome(
             "succeeded",
             self._mask_json(result),
@@ -229,8 +232,6 @@ class EffectRunner:
 
     def _settle(self, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
         """What a journalled intent without an outcome became; None: it has to be done (again)."""
-        if not known.calls:
-            return None  # the process ended before anything was sent
         if action.settle == "repeat":
             return None
         if action.settle == "read":
@@ -251,20 +252,18 @@ class EffectRunner:
                 verified=True,
                 settled="read back after a stop",
             )
-        lost = f"the process stopped between a request and its answer ({_call(known.calls[-1])})"
+        # Without a request on record it may still have acted beside `context.http`, all that is journalled.
+        last = _call(known.calls[-1]) if known.calls else "no request is on record"
+        lost = f"the process stopped between a request and its answer ({last})"
         return Outcome(
             "failed",
             error=f"{lost}; look at the target: it may or may not have taken effect",
             effect="unknown",
         )
 
-    def _journal(
-        self, context: StepContext, sent: list[JsonObject]
-    ) -> Callable[[requests.PreparedRequest], None]:
+    def _journal(self, context: StepContext) -> Callable[[requests.PreparedRequest], None]:
         def before_write(request: requests.PreparedRequest) -> None:
-            call = described(request)
-            self._runs.add_call(context.run_id, context.step_id, self._mask_json(call))
-            sent.append(call)
+            self._runs.add_call(context.run_id, context.step_id, self._mask_json(described(request)))
 
         return before_write
 

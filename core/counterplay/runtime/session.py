@@ -39,6 +39,7 @@ from counterplay.people import this_person
 from counterplay.runtime import metrics
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
+from counterplay.runtime.holding import Watcher
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.pipeline import Shared
@@ -137,6 +138,7 @@ class Session:
             if self._metrics is not None:
                 made = partial(metrics.text, self.figures, working, self._opener.budgets)
                 self.metrics_url = stack.enter_context(metrics.Exporter(self._metrics, made)).url
+            self._watch(database, stack)
             on_started()
             self._follow(working)
             if dispatcher is not None and self._once:
@@ -160,6 +162,16 @@ class Session:
         database = open_database(url)
         stack.callback(database.close)
         return database
+
+    def _watch(self, database: Database, stack: ExitStack) -> None:
+        """Look at effects that are to hold: those that are due, and as long as this works, those to come."""
+        watcher = Watcher(database, self._opener, self.figures, self._stop)
+        if self._once:
+            watcher.sweep()
+            return
+        watcher.start()
+        stack.callback(watcher.join)
+        stack.callback(self._stop.set)
 
     def _log_start(self, database: Database) -> None:
         """The audit log knows of every start, and of what was configured otherwise than at the last one."""
@@ -366,7 +378,10 @@ class Session:
             isinstance(feed.failure, BlockedError) or any(one.pause.blocked for one in feed.subscribers)
             for feed in feeds
         )
-        code = 130 if interrupted else 1 if failed else 3 if blocked else 0
+        left = runs.with_status("running", "queued") if self._once and not interrupted else []
+        for identity, _ in left:
+            self.figures.notice(f"run {identity}", f"run {identity} has not ended; start again to go on")
+        code = 130 if interrupted else 1 if failed or left else 3 if blocked else 0
         figures = self.figures.to_dict()
         figures["runs_waiting"] = len(waiting)
         invocation = Invocation(self.name, tuple(sorted(self._used)), code == 0, figures)
@@ -386,7 +401,7 @@ class Session:
         )
 
 
-_FAILING = ("runs_failed", "broken", "quarantined", "lost", "gaps", "dead_letters")
+_FAILING = ("runs_failed", "effects_not_held", "broken", "quarantined", "lost", "gaps", "dead_letters")
 
 
 def _changed(effects: Sequence[StoredEffect]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from counterplay import audit
 from counterplay.clock import now, to_text
 from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
@@ -16,6 +17,7 @@ def cancel_run(runs: RunStore, run: StoredRun, by: str) -> None:
         raise ConfigError(f"run {run.id} ended already: {run.status}")
     with runs.database.write() as connection:
         cancel(connection, run.id, {"by": by, "at": to_text(now())})
+        audit.append(connection, "command", {"command": "cancel"}, run_id=run.id, who=by)
 
 
 def retry_run(runs: RunStore, run: StoredRun, by: str, from_step: str | None) -> list[str]:
@@ -54,6 +56,7 @@ def retry_run(runs: RunStore, run: StoredRun, by: str, from_step: str | None) ->
                     hint=f"`playbook undo {run.id}` takes it back, or retry without --from",
                 )
         reopen(connection, run.id, again, note, everything=from_step is not None)
+        audit.append(connection, "command", {"command": "retry", "steps": again}, run_id=run.id, who=by)
     return again
 
 

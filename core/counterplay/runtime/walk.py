@@ -31,16 +31,20 @@ from counterplay.runtime.segments import (
     RunStopped,
     Segment,
     StepFailed,
+    all_steps,
     back_off,
     earliest,
     seen,
 )
 from counterplay.store.children import NewChild, all_ended, children_of, reopen, spawn
 from counterplay.store.runs import LeaseLost, RunStore, StoredRun, StoredStep
+from counterplay.store.watches import plant
 
 SHORT = timedelta(seconds=5)
 """A wait of up to this long stays in the segment; a longer one is a parked row."""
 MAX_ELEMENTS = 10_000
+DEATHS = 20
+"""A step in whose attempts the process ended this often fails: one plugin must not stop all other runs."""
 
 log = logging.getLogger("counterplay.runs")
 
@@ -107,6 +111,8 @@ class Walk:
                 if not self._wanted(step, frame, row):
                     return None
             elif row.status == "running":
+                if self._is_deadly(row):
+                    return self._given_up(row)
                 row = self._interrupted(row)
             if frame.element_of != step.id and step.timeout is not None:
                 frame = frame.within(from_text(row.started) + step.timeout)
@@ -155,6 +161,18 @@ class Walk:
         if not truth.value:
             self._end(row, "skipped", error=truth.error)
         return truth.value
+
+    def _is_deadly(self, row: StoredStep) -> bool:
+        """Did the process end in the middle of this step so often that the step is likely the reason?"""
+        attempts = self._runs.attempts(self.segment.run.id)
+        died = sum(one.status == "interrupted" for one in attempts if one.step_id == row.step_id)
+        return row.due is None and row.uses not in ("group", "parallel") and died >= DEATHS
+
+    def _given_up(self, row: StoredStep) -> Failure:
+        effects = self._runs.effects(self.segment.run.id)
+        is_open = any(one.step_id == row.step_id and one.status == "intended" for one in effects)
+        text = f"the process ended in the middle of {DEATHS} attempts, so there is no further one"
+        return self._fail(row, text, Outcome("failed", effect="unknown" if is_open else None))
 
     def _interrupted(self, row: StoredStep) -> StoredStep:
         """An attempt that a process did not survive: it is on record, and another one begins."""
@@ -439,6 +457,7 @@ class Walk:
         if outcome is not None:
             result, error = outcome.result, outcome.error
         masked = error and self._mask(error)
+        playbook = self.segment.playbook
         ended = replace(
             row,
             status=status,
@@ -461,6 +480,9 @@ class Walk:
                     outcome.verified,
                     outcome.settled,
                 )
+            if outcome is not None and outcome.effect == "done":
+                step = all_steps((*playbook.run_steps, *playbook.finally_steps)).get(row.step_id)
+                plant(connection, self.segment.run.id, row.step_id, step.verify_after if step else ())
         if status == "failed":
             self._figures.add("steps_failed")
         if outcome is not None and outcome.effect is not None:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from counterplay import ConfigError
 from counterplay.language import Finding, Playbook, PlaybookError, PlaybookSet, load, load_text
-from counterplay.language.not_yet import NOT_YET
 from counterplay.plugins import PluginHost
 
 Findings = Callable[..., list[str]]
@@ -164,34 +163,12 @@ def test_connection_names_are_checked_against_the_workspace(
     assert findings(text, catalogue) == [expected]
 
 
-@pytest.mark.parametrize(
-    ("form", "text", "place"),
-    [
-        ("verify", HEAD + "steps: [{uses: demo.log, verify: true}]", "3:26"),
-    ],
-)  # fmt: skip
-def test_a_form_that_this_version_does_not_run_is_refused(
-    findings: Findings, form: str, text: str, place: str
-) -> None:
-    """The rest of the form is known and checked: the refusal is the only finding."""
-    runs, write = NOT_YET[form]
-
-    assert findings(text) == [f"p.yaml:{place}: this version runs {runs}; {write}"]
-
-
 def test_the_name_of_an_argument_cannot_be_an_expression(findings: Findings) -> None:
     """Names are known before anything runs."""
     assert findings(HEAD + "steps: [{uses: demo.log, with: {'{{ event.a }}': x}}]") == [
         "p.yaml:3:33: '{{ event.a }}' is not known here; known here: text, level, times, password, options",
         "p.yaml:3:33: an expression as a name; write the name out",
     ]
-
-
-def test_every_row_of_the_table_is_tested() -> None:
-    """A row that is deleted or added has its test deleted or added."""
-    marks = test_a_form_that_this_version_does_not_run_is_refused.pytestmark  # type: ignore[attr-defined]
-
-    assert {case[0] for case in marks[0].args[1]} == set(NOT_YET)
 
 
 def test_parallel_branches_do_not_see_each_other(findings: Findings) -> None:

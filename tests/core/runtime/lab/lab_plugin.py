@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from counterplay import (
     Action,
@@ -125,10 +126,27 @@ class Act(Action):
         return LAB.act(context, self.arguments)
 
 
+class Press(Act):
+    """An effect that the wire does not see; `settle` is its argument `what`."""
+
+    name = "press"
+    effect = True
+
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        super().__init__(arguments)
+        self.settle = arguments["what"]
+
+    def target(self) -> str | None:
+        return "button"
+
+    def settled(self, context: StepContext, before: JsonObject) -> JsonObject | None:
+        return {"pressed": True} if LAB.acted else None
+
+
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:
     """The modules of this plugin."""
-    return [Source, Log, Shift, Store, Act]
+    return [Source, Log, Shift, Store, Act, Press]
 
 
 @hookimpl

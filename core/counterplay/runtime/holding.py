@@ -1,0 +1,119 @@
+"""Does it still hold? Reads effects back later, and reports when something undid one.
+
+A synchronisation from Active Directory, a colleague, an attacker with another session: what a playbook
+changed may be changed back. `verify: {after: [5m, 1h, 24h]}` on a step says when to look.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import timedelta
+
+from counterplay.clock import now
+from counterplay.errors import CounterplayError, InterruptedWork, StateError, as_work_error
+from counterplay.modules import Action, StepContext
+from counterplay.runtime.figures import Figures
+from counterplay.runtime.guards import refuse_write
+from counterplay.runtime.opening import Opener
+from counterplay.store.database import Database
+from counterplay.store.runs import RunStore, StoredEffect
+from counterplay.store.watches import Watch, WatchStore
+
+SWEEP = 5.0
+ATTEMPTS = 5
+"""How often a look that fails is tried, once a minute, before it is given up as not known."""
+_LATER = timedelta(minutes=1)
+
+log = logging.getLogger("counterplay.holding")
+
+
+class Watcher:
+    """Makes the looks that are due. `sweep` once, or as a thread between `start` and the stop event."""
+
+    def __init__(self, database: Database, opener: Opener, figures: Figures, stop: threading.Event) -> None:
+        self._watches = WatchStore(database)
+        self._runs = RunStore(database)
+        self._opener = opener
+        self._figures = figures
+        self._stop = stop
+        self._thread = threading.Thread(target=self._work, name="watcher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def sweep(self) -> None:
+        """Make every look that is due now. StateError: the store cannot be used."""
+        for one in self._watches.due(now()):
+            if self._stop.is_set():
+                return
+            self._look(one)
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.sweep()
+            except StateError as error:  # whoever works on runs meets it too, and ends the process
+                log.error("%s", error)
+                return
+            except Exception:
+                log.exception("a look at an effect failed")
+            self._stop.wait(SWEEP)
+
+    def _look(self, one: Watch) -> None:
+        effect = next((each for each in self._runs.effects(one.run_id) if each.step_id == one.step_id), None)
+        if effect is None or effect.status != "done":
+            self._watches.settle(one, None, "the effect did not take place")
+            return
+        try:
+            held = self._held(effect)
+        except InterruptedWork:
+            return
+        except StateError:
+            raise
+        except Exception as error:
+            text = self._opener.secrets.mask(str(as_work_error(error, effect.uses)))
+            if one.attempts + 1 < ATTEMPTS:
+                self._watches.postpone(one, _LATER)
+            else:
+                self._watches.settle(one, None, f"it cannot be read: {text}")
+                self._report(one, effect, f"cannot be read back: {text}")
+            return
+        if held is not False:
+            self._watches.settle(one, held, "it holds" if held else "the action cannot tell")
+            return
+        by = self._watches.taken_back(one.run_id)
+        if by is not None:
+            self._watches.settle(one, False, f"taken back by {by}")
+            return
+        self._watches.settle(one, False, "it does not hold any more")
+        self._figures.add("effects_not_held")
+        self._report(one, effect, "does not hold any more")
+
+    def _held(self, effect: StoredEffect) -> bool | None:
+        info = self._opener.host.module(effect.uses)
+        action = info.cls(effect.arguments)
+        if not isinstance(action, Action):
+            raise CounterplayError(f"{effect.uses} is no action any more")
+        kind = info.cls.connection
+        connection = self._opener.connection(effect.connection, kind) if kind is not None else None
+        with self._opener.wire(connection) as http:
+            http.before_write = refuse_write
+            context = StepContext(
+                http=http,
+                connection=connection,
+                stop=self._stop,
+                run_id=effect.run_id,
+                step_id=effect.step_id,
+            )
+            return action.verify(context, effect.before, effect.result or {})
+
+    def _report(self, one: Watch, effect: StoredEffect, what: str) -> None:
+        whom = effect.subject or effect.target or effect.connection
+        text = f"{effect.uses} on {whom}, made {one.after} ago by step {one.step_id}, {what}"
+        self._figures.notice(f"run {one.run_id} {one.step_id}", f"{text}; `playbook runs show {one.run_id}`")
+        log.warning("run %s: %s", one.run_id, text)

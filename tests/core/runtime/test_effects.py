@@ -1,0 +1,86 @@
+"""Effects whose outcome nobody saw: beside the wire, broken off by a fault, or deadly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from counterplay.runtime.walk import DEATHS
+from counterplay.store.runs import RunStore
+
+EVENT = b'{"id": "e1"}'
+
+
+def press(bench: Any, settle: str) -> Any:
+    step = {"id": "press", "uses": "lab.press", "with": {"what": settle}}
+    return bench.playbook("respond", trigger={"uses": "lab.source"}, steps=[step])
+
+
+def stopped(bench: Any, attempts: int = 0) -> str:
+    """The store as a process leaves it that ended inside the action, `attempts` times before, too."""
+    (run,) = bench.runs()
+    with bench.store() as database:
+        with database.write() as connection:
+            connection.exec_driver_sql("UPDATE cp_effect SET status='intended', result=NULL, ended=NULL")
+            connection.exec_driver_sql("UPDATE cp_step SET status='running', result=NULL, ended=NULL")
+            connection.exec_driver_sql(
+                "UPDATE cp_run SET status='running', outcome=NULL, error=NULL, ended=NULL, segment=segment+1"
+            )
+        runs = RunStore(database)
+        for number in range(attempts):
+            (row,) = runs.steps(run.id)
+            with database.write() as connection:
+                runs.put_attempt(connection, run.id, row, "interrupted", "the process ended")
+                connection.exec_driver_sql("UPDATE cp_step SET attempts=?", (number + 2,))
+    return str(run.id)
+
+
+@pytest.mark.parametrize(
+    ("settle", "times", "status", "code"),
+    [("read", 0, "done", 0), ("repeat", 1, "done", 0), ("ask", 0, "unknown", 1)],
+)
+def test_an_effect_beside_the_wire_is_settled_as_it_declares(
+    bench, lab, settle: str, times: int, status: str, code: int
+) -> None:
+    """No request is on record, and still nothing is done twice that was not declared harmless."""
+    playbook = press(bench, settle)
+    bench.run(playbook, events=[EVENT])
+    run = stopped(bench)
+    before = len(lab.acted)
+    assert bench.run(playbook).exit_code == code
+    assert [one.status for one in bench.effects(run)] == [status]
+    assert len(lab.acted) - before == times
+    if settle == "ask":
+        assert "no request is on record" in bench.steps(run)["press"].error
+
+
+@pytest.mark.parametrize("fault", [KeyError("id"), SystemExit(3)])
+@pytest.mark.parametrize(("settle", "status"), [("ask", "unknown"), ("repeat", "unknown"), ("read", "done")])
+def test_a_fault_of_the_plugin_leaves_its_effect_open_to_question(
+    bench, lab, fault: BaseException, settle: str, status: str
+) -> None:
+    """It may have acted before it broke off, so the journal does not say that nothing happened."""
+
+    def broken(_context: Any, _arguments: Any) -> Any:
+        raise fault
+
+    lab.act = broken
+    bench.run(press(bench, settle), events=[EVENT])
+    (run,) = bench.runs()
+    assert [one.status for one in bench.effects(run.id)] == [status]
+    assert run.status == ("succeeded" if status == "done" else "failed")
+
+
+def test_a_step_that_ends_the_process_again_and_again_is_given_up(bench, lab) -> None:
+    """One plugin does not keep every other run of the workspace from working."""
+    playbook = press(bench, "repeat")
+    bench.run(playbook, events=[EVENT])
+    run = stopped(bench, attempts=DEATHS)
+    before = len(lab.acted)
+    assert bench.run(playbook).exit_code == 1
+    assert lab.acted[before:] == []
+    assert [one.status for one in bench.effects(run)] == ["unknown"]
+    assert bench.steps(run)["press"].error == (
+        f"the process ended in the middle of {DEATHS} attempts, so there is no further one"
+    )
