@@ -108,7 +108,7 @@ def setup(context: click.Context, kind: str, arguments: tuple[str, ...]) -> None
         )
     module, _, attribute = where.partition(":")
     command: click.Command = getattr(import_module(module), attribute)
-    name = f"playbook connections setup {kind}"
+    name = f"connections setup {kind}"
     with command.make_context(
         name, list(arguments), parent=context.find_root(), help_option_names=["--help"]
     ) as inner:
