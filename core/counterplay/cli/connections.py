@@ -108,5 +108,8 @@ def setup(context: click.Context, kind: str, arguments: tuple[str, ...]) -> None
         )
     module, _, attribute = where.partition(":")
     command: click.Command = getattr(import_module(module), attribute)
-    with command.make_context(f"playbook connections setup {kind}", list(arguments), parent=context) as inner:
+    name = f"connections setup {kind}"
+    with command.make_context(
+        name, list(arguments), parent=context.find_root(), help_option_names=["--help"]
+    ) as inner:
         command.invoke(inner)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -755,7 +756,12 @@ def _upsert(
     connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], changed: tuple[str, ...]
 ) -> sa.Insert:
     """An insert that changes the columns of the row that is there already."""
-    if connection.dialect.name == "postgresql":
+    return _upsert_of(connection.dialect.name, table, keys, changed)
+
+
+@lru_cache(maxsize=32)
+def _upsert_of(dialect: str, table: sa.Table, keys: tuple[str, ...], changed: tuple[str, ...]) -> sa.Insert:
+    if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
         statement = postgresql_insert(table)

@@ -169,6 +169,14 @@ def test_a_kind_without_a_guide_is_told() -> None:
     assert "there is no guided set-up for 'intake.key'; there is one for: m365.tenant" in done.stdout
 
 
+def test_the_guide_has_a_help_of_its_own() -> None:
+    """Its options stand there, not those of the command that leads to it."""
+    done = call(Path.cwd(), "connections", "setup", "m365.tenant", "--help")
+
+    assert done.exit_code == 0
+    assert "--admin-token-env VARIABLE" in done.output
+
+
 def test_the_least_permissions_are_found() -> None:
     """The first of the alternatives, and none for what another one covers."""
 
