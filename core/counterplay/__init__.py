@@ -40,6 +40,7 @@ from counterplay.hookspecs import (
 )
 from counterplay.modules import (
     Action,
+    BulkSink,
     Connection,
     Context,
     Control,
@@ -58,6 +59,7 @@ __all__ = [
     "Action",
     "Ask",
     "BlockedError",
+    "BulkSink",
     "Call",
     "CheckResult",
     "ConfigError",

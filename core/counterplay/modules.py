@@ -33,6 +33,9 @@ from counterplay.events import (
 )
 
 if TYPE_CHECKING:
+    from mmap import mmap
+
+    from msgspec import Raw
     from requests import PreparedRequest, Response
 
     from counterplay.directives import Directive
@@ -100,10 +103,24 @@ class Trigger(Module):
     kind = "trigger"
     look_back: ClassVar[timedelta] = timedelta(hours=24)
     """How far before its first start a new subscriber begins."""
+    id_field: ClassVar[str | None] = None
+    """The member that identifies an event. Naming it lets the host read it without decoding the event."""
+    time_field: ClassVar[str | None] = None
+    """The member that says when an event happened; ids are remembered by its hour."""
 
     def delivery_key(self, event: Event) -> str | None:
-        """What makes two deliveries the same: the second one is a duplicate. None: not known."""
-        return None
+        """What makes two deliveries the same: the second one is a duplicate. None: not known.
+
+        Only asked when there is no `id_field`; the default is for those who ask for a single event.
+        """
+        if self.id_field is None:
+            return None
+        try:
+            data = event.data
+        except ValueError:
+            return None
+        found = data.get(self.id_field) if isinstance(data, dict) else None
+        return found if isinstance(found, str) and found else None
 
     def run_key(self, event: Event) -> str | None:
         """What makes two deliveries the same occurrence: it starts one run. Default: the delivery key."""
@@ -123,6 +140,10 @@ class FeedTrigger(Trigger):
     """How far back the source can still list; None when it has no limit."""
     settle_time: ClassVar[timedelta] = timedelta(0)
     """How long after its end a window may still gain units: it stays open, and is listed again."""
+    sweeps: ClassVar[Sequence[tuple[timedelta, timedelta]]] = ()
+    """(how far back, how often): windows that were closed are listed again, for units that come late."""
+    parallel: ClassVar[int] = 8
+    """How many units are fetched at once at most: `fetch` is called from so many threads."""
 
     def prepare(self, context: Context) -> None:
         """Make the source ready (start a subscription). Called at start and then every 15 minutes."""
@@ -134,8 +155,10 @@ class FeedTrigger(Trigger):
         """
         raise NotImplementedError
 
-    def fetch(self, context: Context, unit: Unit) -> bytes:
+    def fetch(self, context: Context, unit: Unit) -> bytes | mmap:
         """The unit's bytes: a JSON array of objects, unless `split` says otherwise.
+
+        `context.http.bulk` is made for this: it is fast, and large bodies go through a temporary file.
 
         GoneError: it can never be had, and is recorded as lost. PermanentError: it is quarantined.
         """
@@ -271,6 +294,30 @@ class Sink(Module):
         raise NotImplementedError
 
 
+class BulkSink(Sink):
+    """A sink that puts each record into the body as bytes of its own, for large numbers of records.
+
+    The host encodes a record once, cuts batches by encoded bytes and hands over the parts; nothing is
+    decoded on the way. `parallel` batches are sent at once, from as many threads.
+    """
+
+    parallel: ClassVar[int] = 2
+
+    def encode(self, raw: bytes | Raw) -> bytes:
+        """The record as it stands in the body. RejectedError: it cannot be sent at all."""
+        raise NotImplementedError
+
+    def send(self, context: Context, parts: Sequence[bytes]) -> Sequence[Receipt]:
+        """Send one batch of encoded records, once; raises as `deliver` does."""
+        raise NotImplementedError
+
+    def record_size(self, record: Event) -> int:
+        return len(self.encode(record.raw)) + 1
+
+    def deliver(self, context: Context, records: Sequence[Event]) -> Sequence[Receipt]:
+        return self.send(context, [self.encode(record.raw) for record in records])
+
+
 class Connection(Module):
     """The configured identity that modules use, from `counterplay.yaml`.
 
@@ -314,6 +361,13 @@ class Connection(Module):
     def origins(self) -> Collection[str]:
         """`https://host[:port]` of the services that may see this connection's credentials."""
         return ()
+
+    def requests_per_minute(self, origin: str) -> float | None:
+        """How many requests the service behind an origin grants in a minute; None when nobody knows.
+
+        The host keeps to it for everybody who uses the connection; refusals slow it down in any case.
+        """
+        return None
 
     def service(self, origin: str) -> str:
         """What people call the service behind an origin, for messages; its host unless known better."""

@@ -29,7 +29,7 @@ def send(context: Context, events: Sequence[bytes]) -> list[str]:
     if not isinstance(connection, IntakeKey):
         raise ConfigError("intake.forward needs a connection of kind intake.key")
     body = b'{"intake_key":%b,"jsons":[%b]}' % (quoted(connection.secret("intake_key")), b",".join(events))
-    response = context.http.request(
+    response = context.http.bulk(
         "POST",
         f"{connection.url}/batch",
         data=body,
@@ -38,21 +38,21 @@ def send(context: Context, events: Sequence[bytes]) -> list[str]:
     )
     place = f"the intake {urlsplit(connection.url).netloc}"
     try:
-        answer = json.loads(response.content)
+        answer = json.loads(bytes(response.body))
     except ValueError as error:
         kind = response.headers.get("Content-Type", "no content type")
         raise RetryableError(
-            f"{place} answered {response.status_code} with something that is not JSON ({kind})",
-            status=response.status_code,
+            f"{place} answered {response.status} with something that is not JSON ({kind})",
+            status=response.status,
         ) from error
     ids = answer.get("event_ids") if isinstance(answer, dict) else None
     if not isinstance(ids, list):
         raise RetryableError(
-            f"{place} answered {response.status_code} without `event_ids`", status=response.status_code
+            f"{place} answered {response.status} without `event_ids`", status=response.status
         )
     if len(ids) != len(events):
         raise RetryableError(
             f"{place} took {len(ids)} of {len(events)} events: it named no others in `event_ids`",
-            status=response.status_code,
+            status=response.status,
         )
     return [str(one) for one in ids]

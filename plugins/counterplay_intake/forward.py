@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from counterplay import Context, Event, Receipt, RejectedError, Sink
+from counterplay import BulkSink, Context, Event, Receipt, RejectedError
 from counterplay_intake.client import ENVELOPE, quoted, send
+
+if TYPE_CHECKING:
+    from msgspec import Raw
 
 LARGEST_EVENT = 250_000
 LARGEST_BATCH = 9_437_184  # of the 10 MiB that the intake takes
 
 
-class Forward(Sink):
+class Forward(BulkSink):
     """Forward events to an HTTP intake, byte for byte as their source sent them.
 
     A batch counts as delivered only when the intake named an id for each of its events.
@@ -31,6 +34,7 @@ class Forward(Sink):
     max_batch_bytes = LARGEST_BATCH
     max_record_bytes = LARGEST_EVENT
     batch_overhead = ENVELOPE
+    parallel = 3
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         super().__init__(arguments)
@@ -40,14 +44,13 @@ class Forward(Sink):
     def record_size(self, record: Event) -> int:
         return len(quoted(record.raw.decode("utf-8", "replace"))) + 1
 
-    def deliver(self, context: Context, records: Sequence[Event]) -> Sequence[Receipt]:
-        return [Receipt(one) for one in send(context, [_encoded(record) for record in records])]
+    def encode(self, raw: bytes | Raw) -> bytes:
+        try:
+            return quoted(str(raw, "utf-8"))
+        except UnicodeDecodeError as error:
+            raise RejectedError(
+                f"an event is not UTF-8 text (byte {error.start}), so it cannot be sent"
+            ) from error
 
-
-def _encoded(record: Event) -> bytes:
-    try:
-        return quoted(record.raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RejectedError(
-            f"an event is not UTF-8 text (byte {error.start}), so it cannot be sent"
-        ) from error
+    def send(self, context: Context, parts: Sequence[bytes]) -> Sequence[Receipt]:
+        return [Receipt(one) for one in send(context, parts)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from mmap import mmap
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -69,13 +70,13 @@ class ActivityFeed:
             yield from self._window(content_type, start, upto)
             start = upto
 
-    def blob(self, unit: Unit) -> bytes:
+    def blob(self, unit: Unit) -> bytes | mmap:
         """The bytes of listed content: a JSON array of events.
 
         GoneError: it has expired. PermanentError: the service says again and again that it does not exist.
         """
         try:
-            return self._http.get(self._with_publisher(str(unit.locator["uri"]))).content
+            return self._http.bulk("GET", self._with_publisher(str(unit.locator["uri"]))).body
         except GoneError as error:
             if error.code is not None:
                 raise

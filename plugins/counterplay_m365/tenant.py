@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 GRAPH = "Microsoft Graph"
 ACTIVITY = "Management Activity API"
+REQUESTS_PER_MINUTE = 2000  #: what the audit feed grants a tenant at least; more with seats and E5
 _FOR_LONG = 15 * 60.0
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -89,6 +90,11 @@ class Tenant(Connection):
 
     def origins(self) -> Collection[str]:
         return (_origin(self.graph_url), _origin(self.activity_url))
+
+    def requests_per_minute(self, origin: str) -> float | None:
+        if origin != _origin(self.activity_url):
+            return None
+        return float(self.settings.get("requests_per_minute") or REQUESTS_PER_MINUTE)
 
     def service(self, origin: str) -> str:
         named = [name for name, url in self._urls() if _origin(url) == origin]

@@ -32,7 +32,8 @@ from counterplay import (
     Verdict,
     WorkError,
 )
-from counterplay.wire import Pauses, Wire
+from counterplay.budgets import Budgets
+from counterplay.wire import Wire
 
 API = "https://api.example.net"
 URL = f"{API}/users"
@@ -271,11 +272,11 @@ def test_a_rate_limit_holds_for_all_who_use_the_service(remote, wire) -> None:
     """Nobody asks it meanwhile; another service is not concerned."""
     remote.get(URL, status=429, headers={"Retry-After": "60"})
     remote.get("https://other.example/", json={})
-    pauses = Pauses()
+    budgets = Budgets()
     for _ in range(2):
         with pytest.raises(RetryableError, match="a rate limit"):
-            wire(Api(), pauses=pauses, timeout=20).get(URL)
-    wire(Api("https://other.example"), pauses=pauses, timeout=20).get("https://other.example/")
+            wire(Api(), budgets=budgets, timeout=20).get(URL)
+    wire(Api("https://other.example"), budgets=budgets, timeout=20).get("https://other.example/")
     assert len(remote.calls) == 2
 
 

@@ -16,10 +16,18 @@ from counterplay.errors import ConfigError, CounterplayError, StateError
 _COMMANDS = {
     "run": ("counterplay.cli.run:run", "Run the playbook NAME, or all playbooks of the set NAME."),
     "up": ("counterplay.cli.up:up", "Run all enabled playbooks of the workspace as a service."),
-    "plan": ("counterplay.cli.plan:plan", "Show what a run would read, change and deliver; change nothing."),
+    "plan": ("counterplay.cli.plan:plan", "Show what a run would read, change and deliver; send nothing."),
     "check": ("counterplay.cli.check:check", "Say everything that is wrong with playbooks, before they run."),
     "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
     "show": ("counterplay.cli.show:show", "Show what a playbook does, step by step."),
+    "ledger": (
+        "counterplay.cli.ledger:ledger",
+        "Account for everything that was listed; gaps, retry, export.",
+    ),
+    "dead-letters": (
+        "counterplay.cli.dead_letters:dead_letters",
+        "List records that could not be read or delivered.",
+    ),
     "runs": ("counterplay.cli.runs:runs", "List runs, show or follow one, cancel one, let one go on."),
     "approvals": ("counterplay.cli.approvals:approvals", "List the questions that runs wait on."),
     "approve": ("counterplay.cli.approvals:approve", "Approve what a run asks."),

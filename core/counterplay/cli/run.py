@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     metavar="HOST:PORT",
     help="Where push triggers are served (plain HTTP: put a TLS proxy in front of other addresses).",
 )
+@click.option(
+    "--metrics",
+    "metrics_at",
+    metavar="HOST:PORT|FILE",
+    help="Serve figures for Prometheus at HOST:PORT/metrics, or keep them in FILE.",
+)
 @click.option("--plan", "only_plan", is_flag=True, help="Show what it would do, as `playbook plan` does.")
 @click.option(
     "--plan-file",
@@ -63,6 +69,7 @@ def run(
     inputs: tuple[str, ...],
     connections: tuple[str, ...],
     listen: str,
+    metrics_at: str | None,
     only_plan: bool,
     plan_file: str | None,
     as_json: bool,
@@ -98,6 +105,7 @@ def run(
             given=pairs(inputs, "--input", "NAME=VALUE"),
             renames=pairs(connections, "--connection", "NAME=OTHER"),
             listen=listen,
+            metrics_at=metrics_at,
         )
     debug = bool(click.get_current_context().find_root().params.get("debug"))
     with signals(stop), progress(session, opener, quiet=as_json, debug=debug) as on_started:
@@ -128,6 +136,7 @@ def _prepared(
     given: dict[str, str],
     renames: dict[str, str],
     listen: str,
+    metrics_at: str | None,
 ) -> tuple[Session, Opener]:
     """Everything that can be wrong before anything runs: ConfigError says which."""
     from counterplay.cli.loading import open_workspace
@@ -141,7 +150,17 @@ def _prepared(
     once = once or (isinstance(found, PlaybookSet) and found.once)
     events = read_events(event_file) if event_file is not None else None
     opener = Opener(workspace, stop)
-    return Session(opener, found.name, tasks, once=once, stop=stop, events=events, listen=listen), opener
+    session = Session(
+        opener,
+        found.name,
+        tasks,
+        once=once,
+        stop=stop,
+        events=events,
+        listen=listen,
+        metrics_at=metrics_at,
+    )
+    return session, opener
 
 
 def chosen(

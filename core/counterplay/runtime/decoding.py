@@ -10,6 +10,7 @@ import msgspec
 
 from counterplay.errors import PermanentError
 
+CUT_OFF = "the unit is cut off: its closing bracket is missing"
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _WHITE = " \t\r\n"
 
@@ -97,7 +98,7 @@ def _salvage(body: bytes) -> Elements:
             index = _skip(text, index + 1)
     rest = text[index + 1 :].strip(_WHITE) if index < len(text) else None
     if rest is None:
-        found.append((len(found), b"", "the unit is cut off: its closing bracket is missing"))
+        found.append((len(found), b"", CUT_OFF))
     elif rest:
         raw = rest.encode("utf-8", "surrogateescape")
         found.append((len(found), raw, "something follows the end of the array"))

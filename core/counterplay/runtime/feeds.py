@@ -1,7 +1,7 @@
-"""A feed at work: list, fetch, own, deliver, acknowledge; each unit once for all its subscribers.
+"""A feed at work: list what the source has, keep the low-water marks, and let the pipeline do the rest.
 
-One thread a feed. What a step of this file has not committed is done again after a crash, and the
-ledger tells what was: that is the whole of the recovery.
+One thread a feed lists; its pipeline fetches, owns, delivers and acknowledges, each unit once for all
+its subscribers.
 """
 
 from __future__ import annotations
@@ -13,43 +13,37 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from counterplay.clock import now
 from counterplay.errors import (
-    BlockedError,
     CounterplayError,
-    GoneError,
     InterruptedWork,
-    PermanentError,
     RetryableError,
     StateError,
     UnavailableError,
-    WorkError,
     as_work_error,
 )
-from counterplay.events import Event, JsonObject, PushAnswer, PushRequest, Receipt
+from counterplay.events import PushAnswer, PushRequest
 from counterplay.modules import Context, FeedTrigger, PollTrigger, PushTrigger, Trigger
-from counterplay.runtime import decoding, windows
-from counterplay.runtime.delivery import deliver
+from counterplay.runtime import windows
 from counterplay.runtime.figures import Figures
-from counterplay.runtime.subscribers import SinkPipe, Subscriber
-from counterplay.store.database import storable
-from counterplay.store.feeds import Counts, DeadLetter, FeedKey, FeedStore, StoredUnit, Subscription
-from counterplay.store.ranges import Positions
-from counterplay.store.runs import NewRun, RunStore, run_id
+from counterplay.runtime.pipeline import Pipeline, Shared
+from counterplay.runtime.subscribers import Subscriber
+from counterplay.store.feeds import FeedKey, FeedStore, Subscription
+from counterplay.store.runs import RunStore
 
 PREPARE_EVERY = 15 * 60.0
 UNAVAILABLE_FOR = 24 * 3600.0
 """Seconds until a source that is not offered here (a licence is missing) is asked again."""
-UNIT_ATTEMPTS = 8
-"""A unit that the source answers with an error this often is quarantined, so that others go on."""
-SPARE_DELAY = timedelta(seconds=1)
-"""How long a unit that is done but for another's duplicates waits until it looks again."""
-_PENDING_AT_ONCE = 64
+HOT_EVERY = 60.0
+"""Windows that may still gain units, but for the newest, are listed again this often."""
+KEYS_KEPT = timedelta(days=8)
+"""Ids of events are remembered this long after their unit became available, or a day over retention."""
 _LONGEST_DELAY = 60.0
-_SAMPLE = 64_000
+_PAGES_AHEAD = 8
+_LOOK = 0.02
 
 log = logging.getLogger("counterplay.feeds")
 
@@ -71,6 +65,8 @@ class Feed:
         runs_added: Callable[[Sequence[str]], None],
         poll_interval: timedelta,
         once: bool,
+        look_back: timedelta | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.key = key
         self.trigger = trigger
@@ -88,13 +84,17 @@ class Feed:
         self._runs_added = runs_added
         self._interval = poll_interval.total_seconds()
         self._once = once
+        self._shared = shared or Shared()
+        self._look_back = {one.name: look_back or trigger.look_back for one in subscribers}
         self._prepared = 0.0
         self._unavailable_until = 0.0
+        self._purged = 0.0
         self._failures = 0
         self._closed: set[windows.Window] = set()
+        self._listed: dict[windows.Window, float] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._epoch = 0
-        self._served: set[tuple[int, str]] = set()
+        self._pipeline: Pipeline | None = None
 
     @property
     def label(self) -> str:
@@ -111,25 +111,29 @@ class Feed:
     def feed_id(self) -> int:
         return next(iter(self._subscriptions.values())).feed_id
 
-    def join(self, subscriber: Subscriber, poll_interval: timedelta) -> None:
+    def join(
+        self, subscriber: Subscriber, poll_interval: timedelta, look_back: timedelta | None = None
+    ) -> None:
         """Another playbook subscribes, before the feed is opened; the shortest interval wins."""
         self.subscribers.append(subscriber)
+        self._look_back[subscriber.name] = look_back or self.trigger.look_back
         self._interval = min(self._interval, poll_interval.total_seconds())
 
     def open(self) -> list[Feed]:
-        """Make the subscriptions; a new one begins at the trigger's look-back, as far as it can be read.
+        """Make the subscriptions; a new one begins at its look-back, as far as that can be read.
 
         Returns the feeds to run: itself, and one for each later generation of a source whose pages
         cannot be read again, with the playbooks that came to it later.
         """
         moment = now()
-        since = moment - self.trigger.look_back
+        edge = None
         if isinstance(self.trigger, FeedTrigger):
             edge = windows.readable_from(moment, self.trigger.retention)
-            since = since if edge is None else max(since, edge + timedelta(minutes=1))
         shared = not isinstance(self.trigger, PollTrigger)
         opened: dict[int, Feed] = {}
         for subscriber in self.subscribers:
+            since = moment - self._look_back[subscriber.name]
+            since = since if edge is None else max(since, edge + timedelta(minutes=1))
             subscription = self._store.subscribe(self.key, subscriber.name, since, shared=shared)
             feed = opened.get(subscription.feed_id)
             if feed is None:
@@ -140,6 +144,7 @@ class Feed:
         self.subscribers = [one for one in self.subscribers if one.name in self._subscriptions]
         for feed in opened.values():
             feed._epoch = self._store.take_over(feed.feed_id)
+            feed._pipeline = feed._made_pipeline()
         return list(opened.values())
 
     def _sibling(self) -> Feed:
@@ -155,17 +160,53 @@ class Feed:
             runs_added=self._runs_added,
             poll_interval=timedelta(seconds=self._interval),
             once=self._once,
+            shared=self._shared,
         )
+
+    def _made_pipeline(self) -> Pipeline:
+        return Pipeline(
+            self.key,
+            self.label,
+            self.feed_id,
+            self.trigger,
+            self.context,
+            self.subscribers,
+            store=self._store,
+            runs=self._runs,
+            figures=self._figures,
+            stop=self._stop,
+            runs_added=self._runs_added,
+            shared=self._shared,
+            floor=self._floor,
+        )
+
+    @property
+    def marks(self) -> dict[str, datetime]:
+        """The low-water mark of each playbook; none for a source without windows."""
+        if not isinstance(self.trigger, FeedTrigger):
+            return {}
+        return {name: one.mark for name, one in self._subscriptions.items()}
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The work on the feed's units. Only an open feed has it."""
+        assert self._pipeline is not None, "the feed is not open"
+        return self._pipeline
 
     def run(self) -> None:
         """Follow the source until `stop` is set; with `once`, until all that it listed is accounted for."""
+        self.pipeline.start()
         try:
             while not self._stop.is_set():
+                began = time.monotonic()
                 self.wakened.clear()  # before the round: who wakes the feed during it is not forgotten
-                complete = self._round()
-                if self._once and complete:
+                listed = self._guarded(self._list)
+                self._check()
+                self.pipeline.nudge()
+                if self._once and listed and self._drained():
                     break
-                self._rest(complete)
+                self._advance()
+                self._rest(began, listed)
         except InterruptedWork:
             pass
         except CounterplayError as error:
@@ -174,19 +215,26 @@ class Feed:
             log.exception("the feed %s stopped at a fault", self.label)
             self.failure = StateError(f"the feed {self.label} stopped: {type(error).__name__}: {error}")
         finally:
-            self.done = True
+            self._end()
 
-    def _round(self) -> bool:
-        """List what is new, work off what is pending. True: nothing is left to do for now."""
-        listed = self._guarded(self._list)
-        worked = self._guarded(self._work_off)
-        self._advance()
-        if listed and worked:
-            self._failures = 0
-            self._figures.notice(self.label, None)
+    def _end(self) -> None:
+        self.pipeline.close()
+        self.failure = self.failure or self.pipeline.failure
+        try:
+            self._advance()
+        except CounterplayError as error:
+            self.failure = self.failure or error
+        self.done = True
+
+    def _check(self) -> None:
+        """Raise what ended the pipeline, or what `once` does not wait for."""
+        if self.pipeline.failure is not None:
+            raise self.pipeline.failure
+        trouble = self.pipeline.trouble
+        if self._once and trouble is not None and not isinstance(trouble, RetryableError):
+            raise trouble
         if self.failure is not None:
             raise self.failure
-        return listed and worked and not self._unfinished()
 
     def _guarded(self, part: Callable[[], None]) -> bool:
         """Run a part of the round; False when the source failed, which is told and tried again."""
@@ -195,45 +243,57 @@ class Feed:
         except (InterruptedWork, StateError):
             raise
         except RetryableError as error:
-            self._failures += 1
-            self._figures.notice(self.label, f"{error}; trying again")
+            self._failed(f"{error}; trying again")
             return False
         except Exception as error:
             failure = as_work_error(error, f"the trigger {self.key.trigger}")
-            self._failures += 1
-            self._figures.notice(self.label, str(failure))
+            self._failed(str(failure))
             if self._once:
                 self.failure = failure
             return False
+        if self._failures:
+            self._failures = 0
+            self._figures.notice(self.label, None)
         return True
 
-    def _rest(self, complete: bool) -> None:
-        delay = self._interval
-        if not complete:
+    def _failed(self, text: str) -> None:
+        self._failures += 1
+        self._prepared = 0.0  # it may be that the source is no longer ready
+        self._figures.add("listing_failures")
+        self._figures.notice(self.label, text)
+
+    def _drained(self) -> bool:
+        """Wait until everything that is listed is accounted for. False: the process is to stop."""
+        while not self._stop.is_set():
+            self._check()
+            if self.pipeline.idle and not self._unfinished():
+                return True
+            self._stop.wait(_LOOK)
+        return False
+
+    def _rest(self, began: float, listed: bool) -> None:
+        """Wait for the next round: the interval counts from the beginning of this one."""
+        until = began + self._interval
+        if not listed:
             delay = min(_LONGEST_DELAY, 2.0 ** min(self._failures, 9)) * random.uniform(0.5, 1.0)
-            if not self._failures:
-                delay = min(delay, self._until_next_due())
-        deadline = time.monotonic() + delay
+            until = time.monotonic() + delay
         while not self._stop.is_set() and not self.wakened.is_set():
-            left = deadline - time.monotonic()
+            self._check()
+            left = until - time.monotonic()
             if left <= 0:
                 return
             self.wakened.wait(min(left, 0.2))
 
-    def _until_next_due(self) -> float:
-        pauses = [max(0.0, one.pause.until - time.monotonic()) for one in self._holding()]
-        due = self._store.next_due(self.feed_id, [one.name for one in self.subscribers])
-        if due is not None:
-            pauses.append(max(0.0, (due - now()).total_seconds()))
-        return min(pauses, default=0.2) + 0.01
-
-    def _holding(self) -> list[Subscriber]:
-        return [one for one in self.subscribers if one.pause.active]
-
     def _unfinished(self) -> bool:
         """Is something still waited for? With `once`, a blocked sink is not."""
         names = [one.name for one in self.subscribers if not (self._once and one.pause.blocked)]
-        return bool(names and self._store.has_pending(self.feed_id, names))
+        return bool(names and self._store.has_pending(self.feed_id, names, self._floor()))
+
+    def _floor(self) -> datetime | None:
+        """Windows that begin before this are accounted for, by every subscriber."""
+        if not isinstance(self.trigger, FeedTrigger):
+            return None
+        return min(one.mark for one in self._subscriptions.values()) - self.trigger.tile
 
     # --- listing -------------------------------------------------------------------------------
 
@@ -266,15 +326,50 @@ class Feed:
         self._give_up_unreadable(trigger, moment)
         marks = [one.mark for one in self._subscriptions.values()]
         for window in windows.tiles(min(marks), moment, trigger.tile):
-            if self._stop.is_set():
-                raise InterruptedWork("stopped between two windows")
-            if window in self._closed:
+            newest = window.end >= moment
+            last = self._listed.get(window)
+            if window in self._closed or (
+                not newest and last is not None and time.monotonic() - last < HOT_EVERY
+            ):
                 continue
             listed_at = now()
-            units = list(trigger.discover(self.context, window.start, window.end))
-            self._figures.add("listed", self._store.record_listing(self.feed_id, window.start, units))
+            self._list_window(trigger, window, late=False)
             if windows.is_closed(window, listed_at, trigger.tile, trigger.settle_time):
                 self._closed.add(window)
+            elif not newest:
+                self._listed[window] = time.monotonic()
+        self._listed = {one: at for one, at in self._listed.items() if one not in self._closed}
+        self._sweep(trigger, moment)
+        if time.monotonic() - self._purged > 3600 or not self._purged:
+            self._purged = time.monotonic()
+            kept = max(KEYS_KEPT, (trigger.retention or timedelta(0)) + timedelta(days=1))
+            self._store.purge_keys(self.feed_id, moment - kept)
+
+    def _list_window(self, trigger: FeedTrigger, window: windows.Window, *, late: bool) -> None:
+        if self._stop.is_set():
+            raise InterruptedWork("stopped between two windows")
+        units = list(trigger.discover(self.context, window.start, window.end))
+        added = self._store.record_listing(self.feed_id, window.start, units, late=late)
+        self._figures.add("listings")
+        self._figures.add("listed", added)
+        if added:
+            if late:
+                self._figures.add("late", added)
+            self.pipeline.nudge()
+
+    def _sweep(self, trigger: FeedTrigger, moment: datetime) -> None:
+        """List windows that were closed once more, for units that came late."""
+        for place, (back, every) in enumerate(trigger.sweeps):
+            if not self._store.sweep_due(self.feed_id, place, moment, every):
+                continue
+            oldest = min(one.since for one in self._subscriptions.values())
+            edge = windows.readable_from(moment, trigger.retention)
+            start = max(oldest, moment - back, *([edge + timedelta(minutes=1)] if edge else []))
+            mark = min(one.mark for one in self._subscriptions.values())
+            for window in windows.tiles(start, moment, trigger.tile):
+                if window.end <= mark or window in self._closed:
+                    self._list_window(trigger, window, late=window.end <= mark)
+            self._store.swept(self.feed_id, place, moment)
 
     def _give_up_unreadable(self, trigger: FeedTrigger, moment: datetime) -> None:
         """What the source no longer lists becomes a recorded gap, and work goes on past it."""
@@ -309,8 +404,11 @@ class Feed:
                 is not None
             ):
                 self._figures.add("listed")
-                self._work_off()
+                self.pipeline.nudge()
             more = page.more
+            while self.pipeline.load > _PAGES_AHEAD and not self._stop.is_set():
+                self._check()
+                self._stop.wait(_LOOK)
 
     def receive(self, request: PushRequest) -> PushAnswer:
         """Hand a request to the push trigger; its events are on disk when this returns."""
@@ -328,7 +426,7 @@ class Feed:
         body = b"[" + b",".join(events) + b"]"
         self._store.store_page(self.feed_id, self._epoch, None, unit_key, body)
         self._figures.add("listed")
-        self.wakened.set()
+        self.pipeline.nudge()
 
     def _advance(self) -> None:
         if not isinstance(self.trigger, FeedTrigger):
@@ -336,7 +434,7 @@ class Feed:
         for name, subscription in self._subscriptions.items():
             waiting = [
                 datetime.fromisoformat(text)
-                for text in self._store.waiting_windows(self.feed_id, name)
+                for text in self._store.waiting_windows(self.feed_id, name, self._floor())
                 if text
             ]
             self._move_mark(name, windows.advanced(subscription.mark, self._closed, waiting))
@@ -346,327 +444,3 @@ class Feed:
         if mark > old.mark:
             self._store.advance(self.feed_id, name, mark)
             self._subscriptions[name] = Subscription(old.feed_id, name, old.since, mark, new=False)
-
-    # --- units ---------------------------------------------------------------------------------
-
-    def _work_off(self) -> None:
-        while True:
-            ready = {one.name: one for one in self.subscribers if not one.pause.active}
-            if not ready:
-                return
-            pending = self._store.pending(self.feed_id, ready, _PENDING_AT_ONCE)
-            if not pending:
-                return
-            for stored in pending:
-                if self._stop.is_set():
-                    raise InterruptedWork("stopped between two units")
-                takers = [
-                    one for name, one in ready.items() if name in stored.waiting and not one.pause.active
-                ]
-                if takers:
-                    self._process(stored, takers)
-
-    def _process(self, stored: StoredUnit, takers: Sequence[Subscriber]) -> None:
-        body = self._fetch(stored)
-        if body is None:
-            return
-        meta: JsonObject = {
-            "feed": self.key.trigger,
-            "connection": self.key.connection,
-            "tenant": self.key.tenant,
-            "unit": stored.unit.id,
-        }
-        try:
-            found = self._elements(body)
-            if isinstance(self.trigger, FeedTrigger):
-                meta.update(self.trigger.meta(stored.unit))
-        except Exception as error:
-            failure = as_work_error(error, f"the trigger {self.key.trigger}")
-            if self._worth_a_second_fetch(stored):
-                self._store.postpone(stored.id, str(failure), now())
-            else:
-                self._set_aside(stored, "quarantined", str(failure), body)
-            return
-        if found.broken and not found.whole and self._worth_a_second_fetch(stored):
-            self._store.postpone(stored.id, "the unit did not decode as a whole", now())
-            return
-        digest = hashlib.sha256(body).hexdigest()
-        events, unreadable = self._events(found, meta)
-        letters = [
-            DeadLetter(one.reason, one.raw, position=one.position, unit_id=stored.id)
-            for one in (*found.broken, *unreadable)
-        ]
-        keys = {event.position: event.key for event in events if event.key}
-        added: list[str] = []
-        with self._store.database.write() as connection:
-            duplicates = self._store.claim(
-                connection,
-                self.feed_id,
-                stored.id,
-                keys,
-                size=len(body),
-                digest=digest,
-                events=found.total,
-                broken=letters,
-            )
-        if stored.status == "listed":
-            self._figures.add("units")
-            self._figures.add("collected", found.total)
-            self._figures.add("duplicates", len(duplicates))
-            self._figures.add("broken", len(letters))
-            if letters:
-                self._figures.notice(
-                    f"{self.label} {stored.unit.id}",
-                    f"{len(letters)} of {found.total} elements cannot be read and are kept as dead letters"
-                    f" (the first, at position {letters[0].position}: {letters[0].reason}); the rest goes on",
-                )
-        for taker in takers:
-            added += self._serve(taker, stored, digest, events, duplicates)
-        if added:
-            self._runs_added(added)
-
-    def _worth_a_second_fetch(self, stored: StoredUnit) -> bool:
-        """It may be the transfer, or a proxy in between, that broke the unit."""
-        return isinstance(self.trigger, FeedTrigger) and stored.attempts == 0 and stored.digest is None
-
-    def _elements(self, body: bytes) -> decoding.Elements:
-        parts = self.trigger.split(body) if isinstance(self.trigger, FeedTrigger) else None
-        return decoding.elements(body) if parts is None else decoding.of_lines(iter(parts))
-
-    def _events(
-        self, found: decoding.Elements, meta: Mapping[str, object]
-    ) -> tuple[list[Event], list[decoding.Broken]]:
-        events: list[Event] = []
-        unreadable: list[decoding.Broken] = []
-        for position, raw in found.events:
-            event = Event(raw, meta, position=position)
-            try:
-                key = self.trigger.delivery_key(event)
-                event.key = None if key is None else storable(str(key))
-            except Exception as error:
-                unreadable.append(decoding.Broken(position, raw, f"the event cannot be read: {error!r}"))
-                continue
-            events.append(event)
-        return events, unreadable
-
-    def _fetch(self, stored: StoredUnit) -> bytes | None:
-        """The unit's bytes; None when it was set aside or postponed, which is recorded."""
-        if not isinstance(self.trigger, FeedTrigger):
-            body = self._store.spooled(stored.id)
-            if body is None:
-                self._set_aside(stored, "lost", "its spooled page is gone from the store")
-            return body
-        try:
-            return self.trigger.fetch(self.context, stored.unit)
-        except (InterruptedWork, BlockedError):
-            raise
-        except GoneError as error:
-            self._set_aside(stored, "lost", str(error))
-        except RetryableError as error:
-            if error.status is not None and stored.attempts + 1 >= UNIT_ATTEMPTS:
-                self._set_aside(stored, "quarantined", f"{error} ({UNIT_ATTEMPTS} attempts)")
-            elif error.status is None:
-                # The network or the whole service: no fault of this unit, and no reason for others to wait.
-                # This one comes again only after the next round has begun with them.
-                delay = min(2 * _LONGEST_DELAY, 2.0 ** (self._failures + 2))
-                self._store.postpone(stored.id, str(error), now() + timedelta(seconds=delay), failed=False)
-                raise
-            else:
-                delay = error.retry_after or min(60.0, 2.0**stored.attempts)
-                self._store.postpone(stored.id, str(error), now() + timedelta(seconds=delay))
-        except Exception as error:
-            failure = as_work_error(error, f"the trigger {self.key.trigger}")
-            if isinstance(failure, BlockedError):
-                raise failure from error  # a secret cannot be read: no fault of this unit
-            self._set_aside(stored, "quarantined", str(failure))
-        return None
-
-    def _set_aside(self, stored: StoredUnit, status: str, reason: str, body: bytes = b"") -> None:
-        self._store.set_aside(stored.id, status, reason, body[:_SAMPLE])
-        self._figures.add(status)
-        self._figures.notice(f"{self.label} {stored.unit.id}", f"{status}: {reason}")
-
-    # --- subscribers ---------------------------------------------------------------------------
-
-    def _serve(
-        self,
-        taker: Subscriber,
-        stored: StoredUnit,
-        digest: str,
-        events: Sequence[Event],
-        duplicates: Mapping[int, int],
-    ) -> list[str]:
-        """Do for one playbook what the unit's events ask for, then acknowledge. Returns runs that began."""
-        fresh, waits_for = self._fresh(taker, stored, events, duplicates)
-        try:
-            sifted = taker.sift(fresh)
-        except (InterruptedWork, StateError):
-            raise
-        except Exception as error:
-            self._hold_back(taker, as_work_error(error, f"a transform of {taker.name}"))
-            return []
-        if sifted.first_error is not None:
-            self._figures.add("condition_errors", sifted.condition_errors)
-            self._figures.notice(f"{taker.name} filter", f"filter: {sifted.first_error}")
-        dead: set[int] = set()
-        if not taker.starts_runs:
-            try:
-                for pipe in taker.sinks:
-                    self._deliver(taker, pipe, stored, digest, sifted.events, dead)
-            except (InterruptedWork, StateError):
-                raise
-            except Exception as error:
-                self._hold_back(taker, as_work_error(error, f"a sink of {taker.name}"))
-                return []
-        if taker.pause.failures:
-            taker.pause.clear()
-            self._figures.notice(taker.name, None)
-        runs, keyless = self._new_runs(taker, sifted.events)
-        unreadable = [*sifted.unreadable, *keyless]
-        with self._store.database.write() as connection:
-            added = self._runs.add(connection, runs)
-            suppressed = self._runs.holders(connection, runs)
-            if not waits_for:
-                letters = [
-                    DeadLetter(reason, event.raw, event.position, taker.name, unit_id=stored.id)
-                    for event, reason in unreadable
-                ]
-                self._store.bury(connection, letters)
-                counts = Counts(
-                    delivered=0 if taker.starts_runs else len(sifted.events) - len(dead),
-                    duplicates=len(events) - len(fresh),
-                    filtered=sifted.filtered,
-                    condition_errors=sifted.condition_errors,
-                    dropped=sifted.dropped,
-                    dead=len(dead) + len(letters),
-                    runs=len(added),
-                )
-                self._store.acknowledge(connection, self.feed_id, stored.id, taker.name, counts)
-        self._served.add((stored.id, taker.name))
-        if waits_for:
-            # Another unit owns some of these events and is not done: until it is, this one is the spare.
-            until = now() + SPARE_DELAY
-            self._store.postpone(
-                stored.id, "waits for the unit that owns its duplicates", until, failed=False
-            )
-            return added
-        self._figures.add("dead_letters", len(unreadable))
-        for event, reason in unreadable:
-            self._figures.notice(f"{taker.name} {stored.unit.id} {event.position}", f"{taker.name}: {reason}")
-        self._figures.add("filtered", sifted.filtered)
-        self._figures.add("runs_suppressed", len(suppressed))
-        self._figures.add("runs_known", len(runs) - len(added) - len(suppressed))
-        for one in runs:
-            if one.once is not None and one.id in suppressed:
-                self._figures.notice(
-                    f"{taker.name} once_per {one.once.key}",
-                    f"{taker.name}: the run {suppressed[one.id]} holds {one.once.key!r}; "
-                    "further events for it start none until its window ends",
-                )
-        return added
-
-    def _fresh(
-        self, taker: Subscriber, stored: StoredUnit, events: Sequence[Event], duplicates: Mapping[int, int]
-    ) -> tuple[list[Event], set[int]]:
-        """The events that are no duplicates for this playbook, and the units that it waits for.
-
-        An event that another unit owns is a duplicate only where that unit was or will be the
-        playbook's: the owner may be older than its subscription, or lost before it was served. A unit
-        whose own events the playbook has already, and that only waits as a spare itself, is not
-        waited for: else two could wait for each other.
-        """
-        owners = {owner for owner in duplicates.values() if owner != stored.id}
-        waiting = self._store.undelivered_owners(owners, taker.name)
-        theirs = waiting | self._store.acknowledged_by(owners, taker.name) | {stored.id}
-        fresh: list[Event] = []
-        seen: set[str] = set()
-        for event in events:
-            owner = duplicates.get(event.position)
-            if owner is None:
-                fresh.append(event)
-            elif owner not in theirs and event.key is not None and event.key not in seen:
-                seen.add(event.key)
-                fresh.append(event)
-        return fresh, {owner for owner in waiting if (owner, taker.name) not in self._served}
-
-    def _new_runs(
-        self, taker: Subscriber, events: Sequence[Event]
-    ) -> tuple[list[NewRun], list[tuple[Event, str]]]:
-        """The runs that the events ask for, and the events without a key for that, or for `once_per`."""
-        runs: list[NewRun] = []
-        keyless: list[tuple[Event, str]] = []
-        for event in events if taker.starts_runs else ():
-            try:
-                runs.append(self._new_run(taker, event))
-            except PermanentError as error:
-                keyless.append((event, str(error)))
-            except Exception as error:
-                keyless.append((event, f"the trigger cannot tell its run key: {error!r}"))
-        return runs, keyless
-
-    def _hold_back(self, taker: Subscriber, error: WorkError) -> None:
-        """The playbook cannot take events now: it pauses, and its units wait for it."""
-        passing = isinstance(error, RetryableError)
-        after = error.retry_after if isinstance(error, RetryableError) else None
-        taker.pause.begin(str(error), blocked=not passing, seconds=after)
-        state = "waiting" if passing else "blocked"
-        self._figures.notice(taker.name, f"{state}: {error}; its events are held back")
-
-    def _new_run(self, taker: Subscriber, event: Event) -> NewRun:
-        updates = taker.playbook.trigger.on == "updates"
-        own = self.trigger.delivery_key(event) if updates else self.trigger.run_key(event)
-        key = own or f"{event.meta['unit']}#{event.position}"
-        meta = dict(event.meta)
-        if taker.starter is not None:
-            meta["starter"] = taker.starter
-        return NewRun(
-            id=run_id(self.key.tenant, taker.name, key),
-            tenant=self.key.tenant,
-            playbook=taker.name,
-            run_key=key,
-            document=taker.playbook.document,
-            event=event.raw,
-            meta=meta,
-            inputs=taker.inputs,
-            connections=taker.renames,
-            once=taker.once_key(event),
-        )
-
-    def _deliver(
-        self,
-        taker: Subscriber,
-        pipe: SinkPipe,
-        stored: StoredUnit,
-        digest: str,
-        events: Sequence[Event],
-        dead: set[int],
-    ) -> None:
-        done = self._store.delivered(stored.id, taker.name, pipe.name, digest)
-        buried = self._store.buried(stored.id, taker.name, pipe.name)
-        dead.update(event.position for event in events if event.position in buried)
-        left = [one for one in events if one.position not in done and one.position not in buried]
-
-        def on_delivered(batch: Sequence[Event], receipts: Sequence[Receipt]) -> None:
-            self._store.record_delivery(
-                stored.id,
-                taker.name,
-                pipe.name,
-                digest,
-                Positions(event.position for event in batch),
-                [receipt.remote_id for receipt in receipts],
-            )
-            self._figures.add("delivered", len(batch))
-            self._figures.add(f"delivered:{taker.name}", len(batch))
-
-        def on_dead(event: Event, reason: str) -> None:
-            dead.add(event.position)
-            letter = DeadLetter(reason, event.raw, event.position, taker.name, pipe.name, unit_id=stored.id)
-            with self._store.database.write() as connection:
-                self._store.bury(connection, [letter])
-            self._figures.add("dead_letters")
-            self._figures.notice(
-                f"{taker.name} {stored.unit.id} {event.position}",
-                f"a record of {taker.name} could not be delivered and is kept as a dead letter: {reason}",
-            )
-
-        deliver(pipe.sink, pipe.context, left, on_delivered, on_dead)

@@ -63,7 +63,7 @@ def _of_feed(trigger: FeedTrigger, context: Context, meta: JsonObject) -> Iterat
             reverse=True,
         )
         for unit in units:
-            body = trigger.fetch(context, unit)
+            body = bytes(trigger.fetch(context, unit))
             parts = trigger.split(body)
             found = decoding.elements(body) if parts is None else decoding.of_lines(iter(parts))
             about = {**meta, "unit": unit.id, **trigger.meta(unit)}

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from counterplay.budgets import Budgets
 from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
 from counterplay.language import Labels, Playbook, Use, connection_of, load, with_defaults
@@ -14,7 +15,7 @@ from counterplay.modules import Connection
 from counterplay.plugins import PluginHost
 from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.secrets import Secrets
-from counterplay.wire import Pauses, Wire
+from counterplay.wire import Wire
 from counterplay.workspace import (
     FILE,
     ConnectionEntry,
@@ -35,7 +36,7 @@ class Opener:
             lambda scheme, name: workspace.host.hook.counterplay_secret(scheme=scheme, reference=name),
         )
         self._stop = stop or threading.Event()
-        self._pauses = Pauses()
+        self.budgets = Budgets()
         self._open: dict[tuple[str, str], Connection] = {}
         self._lock = threading.Lock()
 
@@ -73,14 +74,16 @@ class Opener:
 
     def wire(self, connection: Connection | None, timeout: float | None = None) -> Wire:
         """A session for the connection's services; `timeout` is its total deadline in seconds."""
-        return Wire(connection, stop=self._stop, pauses=self._pauses, mask=self.secrets.mask, timeout=timeout)
+        return Wire(
+            connection, stop=self._stop, budgets=self.budgets, mask=self.secrets.mask, timeout=timeout
+        )
 
     def planning_wire(self, connection: Connection | None, *, writes: bool) -> PlanningWire:
         """The same for a plan: it reads, and writes down what would be written."""
         return PlanningWire(
             connection,
             stop=self._stop,
-            pauses=self._pauses,
+            budgets=self.budgets,
             mask=self.secrets.mask,
             writes=writes,
             timeout=300,

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy.engine import make_url
@@ -35,11 +36,13 @@ from counterplay.modules import (
     Trigger,
 )
 from counterplay.people import this_person
+from counterplay.runtime import metrics
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.holding import Watcher
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
+from counterplay.runtime.pipeline import Shared
 from counterplay.runtime.segments import all_steps
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
 from counterplay.store.database import Database, WorkerLock, explained, open_database
@@ -85,16 +88,19 @@ class Session:
         stop: threading.Event,
         events: Sequence[bytes] | None = None,
         listen: str = "127.0.0.1:8787",
+        metrics_at: str | None = None,
         command: str = "run",
         service: Listener | None = None,
         figures: Figures | None = None,
     ) -> None:
         """`service` is the listener of a process that holds the worker's lock, and works on after this."""
         self.name = name
+        self._metrics = metrics_at
         self._service = service
         self._command = command
         self.figures = figures or Figures()
         self.urls: list[str] = []
+        self.metrics_url = ""
         self._opener = opener
         self._tasks = tasks
         by_hand = service is None and all(map(self._only_by_hand, tasks))
@@ -103,6 +109,7 @@ class Session:
         self._events = events
         self._listen = listen
         self._used: set[str] = set()
+        self._shared = Shared()
         self._failures: list[CounterplayError] = []
         self._began = to_text(now())
         self._dispatching: Any = None
@@ -128,6 +135,9 @@ class Session:
                 stack.callback(self._service.rest)
             elif push and not self._once:
                 self.urls = stack.enter_context(Listener(self._listen, push)).urls
+            if self._metrics is not None:
+                made = partial(metrics.text, self.figures, working, self._opener.budgets)
+                self.metrics_url = stack.enter_context(metrics.Exporter(self._metrics, made)).url
             self._watch(database, stack)
             on_started()
             self._follow(working)
@@ -215,10 +225,10 @@ class Session:
         feeds: dict[FeedKey, Feed] = {}
         for task in self._tasks:
             for connection in self._trigger_connections(task):
-                for key, trigger, interval in self._sources(task, connection, store):
+                for key, trigger, interval, look_back in self._sources(task, connection, store):
                     subscriber = self._subscriber(task, connection)
                     if key in feeds:
-                        feeds[key].join(subscriber, interval)
+                        feeds[key].join(subscriber, interval, look_back)
                         continue
                     feeds[key] = Feed(
                         key,
@@ -232,6 +242,8 @@ class Session:
                         runs_added=self._runs_added,
                         poll_interval=interval,
                         once=self._once,
+                        look_back=look_back,
+                        shared=self._shared,
                     )
         opened = [one for feed in feeds.values() for one in feed.open()]
         for feed in opened:
@@ -263,19 +275,20 @@ class Session:
 
     def _sources(
         self, task: Task, connection: Connection | None, store: FeedStore
-    ) -> list[tuple[FeedKey, Trigger, timedelta]]:
+    ) -> list[tuple[FeedKey, Trigger, timedelta, timedelta | None]]:
         """The feeds that a trigger stands for: one for each element of an `x-feed-key: each` argument."""
         use = task.playbook.trigger
         info = self.host.module(use.uses)
         arguments = with_defaults(info.schema, use.template.render({"inputs": task.inputs}))
         interval = parse_duration(str(arguments["poll_interval"])) if "poll_interval" in arguments else None
+        look_back = parse_duration(str(arguments["look_back"])) if "look_back" in arguments else None
         tenant = connection.tenant if connection is not None else "local"
         label = connection.label if connection is not None else ""
 
         def key_of(part: JsonObject) -> FeedKey:
             return FeedKey(use.uses, label, tenant, json.dumps(part, sort_keys=True))
 
-        found: list[tuple[FeedKey, Trigger, timedelta]] = []
+        found: list[tuple[FeedKey, Trigger, timedelta, timedelta | None]] = []
         by_hand = key_of({"by": "hand", "playbook": task.playbook.name})  # given to this playbook alone
         plain = info.cls(arguments)
         only_by_hand = self._only_by_hand(task)
@@ -284,11 +297,11 @@ class Session:
                 f"{use.uses} has no events of its own", hint="give them with --event FILE (or - for stdin)"
             )
         if self._events is not None or store.has_subscription(by_hand, task.playbook.name):
-            found.append((by_hand, HandTrigger(plain), DEFAULT_INTERVAL))
+            found.append((by_hand, HandTrigger(plain), DEFAULT_INTERVAL, None))
         if self._events is None and not only_by_hand:
             for part in _expanded(info.schema, arguments):
                 key = {name: value for name, value in part.items() if _is_key(info.schema, name)}
-                found.append((key_of(key), info.cls(part), interval or DEFAULT_INTERVAL))
+                found.append((key_of(key), info.cls(part), interval or DEFAULT_INTERVAL, look_back))
         return found
 
     def _only_by_hand(self, task: Task) -> bool:
@@ -419,6 +432,6 @@ def _expanded(schema: JsonObject, arguments: JsonObject) -> list[JsonObject]:
 
 
 def _is_key(schema: JsonObject, name: str) -> bool:
-    """Does the argument tell sources apart? All do but the interval, unless the schema says otherwise."""
+    """Does the argument tell sources apart? All do but two, unless the schema says otherwise."""
     described = schema.get("properties", {}).get(name, {})
-    return name != "poll_interval" and described.get("x-feed-key") is not False
+    return name not in ("poll_interval", "look_back") and described.get("x-feed-key") is not False

@@ -6,9 +6,9 @@ Functions that take a connection belong into a transaction of their caller; the 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,12 +17,12 @@ from counterplay.clock import from_text, now, to_text
 from counterplay.errors import StateError
 from counterplay.events import JsonObject, Unit
 from counterplay.store.database import Database, storable
+from counterplay.store.keys import KeyStore, Owned, UnitKeys, set_aside
 from counterplay.store.ranges import Positions
 from counterplay.store.tables import (
     acknowledgement,
     dead_letter,
     delivery,
-    event_key,
     feed,
     gap,
     spool,
@@ -64,6 +64,7 @@ class StoredUnit:
     attempts: int
     digest: str | None
     waiting: frozenset[str]
+    duplicates: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,45 @@ class DeadLetter:
     run_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch found in a unit."""
+
+    unit: StoredUnit
+    size: int
+    digest: str
+    events: int
+    keys: UnitKeys
+    broken: Sequence[DeadLetter] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Records of a unit that a sink took in one batch: first and last position, the receiver's ids."""
+
+    unit_id: int
+    playbook: str
+    sink: str
+    digest: str
+    positions: str
+    receipts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A unit that a playbook is done with."""
+
+    unit_id: int
+    playbook: str
+    counts: Counts
+
+
 class FeedStore:
     """The tables of feeds. One instance for a process."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.keys = KeyStore()
 
     def subscribe(self, key: FeedKey, playbook: str, since: datetime, *, shared: bool = True) -> Subscription:
         """Find or make the playbook's subscription; `since` counts only for a new one.
@@ -147,6 +182,27 @@ class FeedStore:
             feed.insert().values(**asdict(key), generation=generation, epoch=0, created=to_text(now()))
         )
         return _new_id(made)
+
+    def sweep_due(self, feed_id: int, place: int, moment: datetime, every: timedelta) -> bool:
+        """Is it time for the sweep of that number? A new feed has just listed everything."""
+        with self.database.read() as connection:
+            row = connection.execute(
+                sa.select(feed.c.swept, feed.c.created).where(feed.c.id == feed_id)
+            ).one()
+        last = json.loads(row.swept or "{}").get(str(place), row.created)
+        return moment - from_text(last) >= every
+
+    def swept(self, feed_id: int, place: int, moment: datetime) -> None:
+        """The sweep of that number was made."""
+        with self.database.write() as connection:
+            known = connection.execute(sa.select(feed.c.swept).where(feed.c.id == feed_id)).scalar()
+            text = json.dumps({**json.loads(known or "{}"), str(place): to_text(moment)})
+            connection.execute(sa.update(feed).where(feed.c.id == feed_id).values(swept=text))
+
+    def purge_keys(self, feed_id: int, before: datetime) -> int:
+        """Forget the ids of units that became available before that time."""
+        with self.database.write() as connection:
+            return self.keys.purge(connection, feed_id, to_text(before))
 
     def take_over(self, feed_id: int) -> int:
         """Become the one who moves this feed's cursor; the epoch fences off whoever did before."""
@@ -215,9 +271,15 @@ class FeedStore:
             ).scalar()
         return found
 
-    def record_listing(self, feed_id: int, window: datetime, units: Sequence[Unit]) -> int:
-        """Enter what the source listed into the ledger; returns how many were not known before."""
-        if not units:
+    def record_listing(
+        self, feed_id: int, window: datetime, units: Sequence[Unit], *, late: bool = False
+    ) -> int:
+        """Enter what the source listed into the ledger; returns how many were not known before.
+
+        `late`: the window was accounted for already, so its units have to be looked for.
+        """
+        fresh = self._unknown(feed_id, units)
+        if not fresh:
             return 0
         listed = to_text(now())
         rows = [
@@ -230,19 +292,43 @@ class FeedStore:
                 "expires": to_text(one.expires) if one.expires else None,
                 "status": "listed",
                 "listed": listed,
+                "retry_at": listed if late else None,
             }
-            for one in units
+            for one in fresh
         ]
         with self.database.write() as connection:
-            known = sa.select(sa.func.count()).where(unit.c.feed_id == feed_id)
-            before = connection.execute(known).scalar_one()
             connection.execute(_insert_or_ignore(connection, unit), rows)
-            after = connection.execute(known).scalar_one()
-        return int(after - before)
+        return len(rows)
 
-    def pending(self, feed_id: int, playbooks: Collection[str], limit: int) -> list[StoredUnit]:
-        """Units that one of the playbooks has not acknowledged and that are due, earliest expiry first."""
-        waiting = _waiting(feed_id, playbooks)
+    def _unknown(self, feed_id: int, units: Sequence[Unit]) -> list[Unit]:
+        by_key = {one.id: one for one in units}
+        names = list(by_key)
+        with self.database.read() as connection:
+            for start in range(0, len(names), 500):
+                known = connection.execute(
+                    sa.select(unit.c.unit_key).where(
+                        unit.c.feed_id == feed_id, unit.c.unit_key.in_(names[start : start + 500])
+                    )
+                ).scalars()
+                for name in known:
+                    del by_key[name]
+        return list(by_key.values())
+
+    def pending(
+        self,
+        feed_id: int,
+        playbooks: Collection[str],
+        limit: int,
+        *,
+        floor: datetime | None = None,
+        without: Collection[int] = (),
+    ) -> list[StoredUnit]:
+        """Units that one of the playbooks has not acknowledged and that are due, earliest expiry first.
+
+        `floor`: windows that begin before it are accounted for, so only what was postponed or came
+        late is looked for there. `without`: ids to leave out.
+        """
+        waiting = _waiting(feed_id, playbooks, floor)
         moment = to_text(now())
         with self.database.read() as connection:
             ids = connection.execute(
@@ -251,22 +337,25 @@ class FeedStore:
                 .where(sa.or_(unit.c.retry_at.is_(None), unit.c.retry_at <= moment))
                 .group_by(unit.c.id)
                 .order_by(unit.c.expires.is_(None), unit.c.expires, unit.c.id)
-                .limit(limit)
+                .limit(limit + len(without))
             ).scalars()
-            rows = connection.execute(
-                sa.select(unit, waiting.c.playbook)
-                .join(waiting, waiting.c.unit_id == unit.c.id)
-                .where(unit.c.id.in_(list(ids)))
-            ).all()
+            wanted = [one for one in ids if one not in without][:limit]
+            rows: list[Any] = []
+            for start in range(0, len(wanted), 500):
+                rows += connection.execute(
+                    sa.select(unit, waiting.c.playbook)
+                    .join(waiting, waiting.c.unit_id == unit.c.id)
+                    .where(unit.c.id.in_(wanted[start : start + 500]))
+                ).all()
         found: dict[int, tuple[Any, set[str]]] = {}
         for row in rows:
             found.setdefault(row.id, (row, set()))[1].add(row.playbook)
         ordered = sorted(found.values(), key=lambda pair: (pair[0].expires or "~", pair[0].id))
         return [_stored(row, names) for row, names in ordered]
 
-    def waiting_windows(self, feed_id: int, playbook: str) -> dict[str, int]:
+    def waiting_windows(self, feed_id: int, playbook: str, floor: datetime | None = None) -> dict[str, int]:
         """Windows with units that the playbook has not acknowledged, and how many."""
-        waiting = _waiting(feed_id, [playbook])
+        waiting = _waiting(feed_id, [playbook], floor)
         with self.database.read() as connection:
             rows = connection.execute(
                 sa.select(unit.c.window, sa.func.count())
@@ -289,61 +378,63 @@ class FeedStore:
                 .values(mark=text)
             )
 
-    def claim(
-        self,
-        connection: sa.Connection,
-        feed_id: int,
-        unit_id: int,
-        keys: Mapping[int, str],
-        *,
-        size: int,
-        digest: str,
-        events: int,
-        broken: Sequence[DeadLetter],
-    ) -> dict[int, int]:
-        """Record that the unit was fetched, and own those of its events that nobody owns.
+    def claim(self, connection: sa.Connection, feed_id: int, fetched: Sequence[Fetched]) -> list[Owned]:
+        """Record that units were fetched, and own those of their events that nobody owns.
 
-        `keys` are event keys by position. Returns position → owning unit for the events that another
-        unit owns, or that the unit itself holds a second time (then the owner is the unit).
+        A unit whose bytes are those of its last fetch finds the same duplicates again, except where
+        their owner was set aside since.
         """
-        owners: dict[str, int] = {}
-        distinct = list(dict.fromkeys(keys.values()))
-        if distinct:
-            rows = [{"feed_id": feed_id, "key": key, "unit_id": unit_id} for key in distinct]
-            connection.execute(_insert_or_ignore(connection, event_key), rows)
-            for start in range(0, len(distinct), 500):
-                part = distinct[start : start + 500]
-                rows_owned = connection.execute(
-                    sa.select(event_key.c.key, event_key.c.unit_id).where(
-                        event_key.c.feed_id == feed_id, event_key.c.key.in_(part)
-                    )
-                )
-                owners.update({row.key: row.unit_id for row in rows_owned})
+        known = [self._known(connection, one) for one in fetched]
+        unknown = [one.keys for one, found in zip(fetched, known, strict=True) if found is None]
+        claimed = iter(self.keys.claim(connection, feed_id, unknown))
+        owned = [found if found is not None else next(claimed) for found in known]
+        moment = to_text(now())
         connection.execute(
             sa.update(unit)
-            .where(unit.c.id == unit_id)
+            .where(unit.c.id == sa.bindparam("of"))
             .values(
                 status="fetched",
-                size=size,
-                digest=digest,
-                events=events,
-                broken=len(broken),
-                fetched=to_text(now()),
+                size=sa.bindparam("size_"),
+                digest=sa.bindparam("digest_"),
+                events=sa.bindparam("events_"),
+                broken=sa.bindparam("broken_"),
+                duplicates=sa.bindparam("duplicates_"),
+                fetched=moment,
                 retry_at=None,
+            ),
+            [
+                {
+                    "of": one.unit.id,
+                    "size_": one.size,
+                    "digest_": one.digest,
+                    "events_": one.events,
+                    "broken_": len(one.broken),
+                    "duplicates_": ",".join(f"{at}:{owner}" for at, owner in found.duplicates.items())
+                    or None,
+                }
+                for one, found in zip(fetched, owned, strict=True)
+            ],
+        )
+        again = [one.unit.id for one in fetched if one.unit.digest is not None or one.unit.attempts]
+        if again:
+            connection.execute(
+                sa.delete(dead_letter).where(
+                    dead_letter.c.unit_id.in_(again), dead_letter.c.playbook.is_(None)
+                )
             )
-        )
-        connection.execute(
-            sa.delete(dead_letter).where(dead_letter.c.unit_id == unit_id, dead_letter.c.playbook.is_(None))
-        )
-        self.bury(connection, broken)
-        duplicates: dict[int, int] = {}
-        seen: set[str] = set()
-        for position, key in keys.items():
-            owner = owners[key]
-            if owner != unit_id or key in seen:
-                duplicates[position] = owner
-            seen.add(key)
-        return duplicates
+        self.bury(connection, [letter for one in fetched for letter in one.broken])
+        return owned
+
+    def _known(self, connection: sa.Connection, one: Fetched) -> Owned | None:
+        """The duplicates of the last fetch, when the unit's bytes are still the same."""
+        if one.unit.digest != one.digest:
+            return None
+        duplicates = {
+            int(at): int(owner)
+            for at, owner in (pair.split(":") for pair in (one.unit.duplicates or "").split(",") if pair)
+        }
+        others = {owner for owner in duplicates.values() if owner != one.unit.id}
+        return None if set_aside(connection, others) else Owned(duplicates)
 
     def acknowledged_by(self, units: Iterable[int], playbook: str) -> set[int]:
         """Those of the units that the playbook has acknowledged."""
@@ -382,20 +473,57 @@ class FeedStore:
                     )
         return found
 
+    def record(
+        self,
+        connection: sa.Connection,
+        feed_id: int,
+        deliveries: Sequence[Delivered],
+        acknowledged: Sequence[Acknowledged],
+        *,
+        spooled: bool = False,
+    ) -> None:
+        """Keep receipts, and what playbooks are done with; a spooled page goes with the last of them."""
+        moment = to_text(now())
+        if deliveries:
+            connection.execute(
+                delivery.insert(),
+                [
+                    {
+                        "unit_id": one.unit_id,
+                        "playbook": one.playbook,
+                        "sink": one.sink,
+                        "digest": one.digest,
+                        "positions": one.positions,
+                        "records": len(one.receipts),
+                        "receipts": json.dumps(one.receipts),
+                        "at": moment,
+                    }
+                    for one in deliveries
+                ],
+            )
+        if not acknowledged:
+            return
+        connection.execute(
+            _insert_or_ignore(connection, acknowledgement),
+            [
+                {"unit_id": one.unit_id, "playbook": one.playbook, **_counted(one.counts), "at": moment}
+                for one in acknowledged
+            ],
+        )
+        if spooled:
+            ids = {one.unit_id for one in acknowledged}
+            waiting = _waiting(feed_id, None)
+            still = sa.select(waiting.c.unit_id).where(waiting.c.unit_id.in_(ids))
+            connection.execute(
+                sa.delete(spool).where(spool.c.unit_id.in_(ids), spool.c.unit_id.not_in(still))
+            )
+
     def acknowledge(
         self, connection: sa.Connection, feed_id: int, unit_id: int, playbook: str, counts: Counts
     ) -> None:
         """The playbook is done with the unit; a spooled page goes when all its subscribers are."""
-        connection.execute(
-            _insert_or_ignore(connection, acknowledgement),
-            {"unit_id": unit_id, "playbook": playbook, **asdict(counts), "at": to_text(now())},
-        )
-        waiting = _waiting(feed_id, None)
-        still = connection.execute(
-            sa.select(sa.func.count()).select_from(waiting).where(waiting.c.unit_id == unit_id)
-        ).scalar_one()
-        if still == 0:
-            connection.execute(sa.delete(spool).where(spool.c.unit_id == unit_id))
+        one = Acknowledged(unit_id, playbook, counts)
+        self.record(connection, feed_id, [], [one], spooled=True)
 
     def delivered(self, unit_id: int, playbook: str, sink: str, digest: str) -> Positions:
         """Positions of the unit that the sink has taken, as far as the unit's bytes are still the same."""
@@ -410,30 +538,6 @@ class FeedStore:
             ).scalars()
             return Positions.union(Positions.parse(text) for text in rows)
 
-    def record_delivery(
-        self,
-        unit_id: int,
-        playbook: str,
-        sink: str,
-        digest: str,
-        positions: Positions,
-        receipts: Sequence[str],
-    ) -> None:
-        """Keep the receipts of one batch."""
-        with self.database.write() as connection:
-            connection.execute(
-                delivery.insert().values(
-                    unit_id=unit_id,
-                    playbook=playbook,
-                    sink=sink,
-                    digest=digest,
-                    positions=str(positions),
-                    records=len(receipts),
-                    receipts=json.dumps(list(receipts)),
-                    at=to_text(now()),
-                )
-            )
-
     def bury(self, connection: sa.Connection, letters: Sequence[DeadLetter]) -> None:
         """Keep records that could not be read or delivered."""
         if letters:
@@ -444,7 +548,8 @@ class FeedStore:
     def set_aside(self, unit_id: int, status: str, reason: str, sample: bytes = b"") -> None:
         """Quarantine a unit or record it as lost.
 
-        The events that it owned are free for other units, unless a playbook has them already.
+        The events that it owned are free for other units, unless a playbook has them already: whoever
+        asks for an owner looks at its status.
         """
         reason = storable(reason)
         with self.database.write() as connection:
@@ -453,9 +558,6 @@ class FeedStore:
                 .where(unit.c.id == unit_id)
                 .values(status=status, reason=reason, attempts=unit.c.attempts + 1)
             )
-            taken = sa.select(acknowledgement.c.unit_id).where(acknowledgement.c.unit_id == unit_id)
-            if connection.execute(taken).first() is None:
-                connection.execute(sa.delete(event_key).where(event_key.c.unit_id == unit_id))
             if sample:
                 self.bury(connection, [DeadLetter(reason, sample, unit_id=unit_id)])
 
@@ -499,15 +601,17 @@ class FeedStore:
             ).scalars()
             return Positions(position for position in rows if position is not None)
 
-    def has_pending(self, feed_id: int, playbooks: Collection[str]) -> bool:
+    def has_pending(self, feed_id: int, playbooks: Collection[str], floor: datetime | None = None) -> bool:
         """Is there a unit that one of the playbooks has not acknowledged, due or not?"""
-        waiting = _waiting(feed_id, playbooks)
+        waiting = _waiting(feed_id, playbooks, floor)
         with self.database.read() as connection:
             return connection.execute(sa.select(waiting.c.unit_id).limit(1)).first() is not None
 
-    def next_due(self, feed_id: int, playbooks: Collection[str]) -> datetime | None:
+    def next_due(
+        self, feed_id: int, playbooks: Collection[str], floor: datetime | None = None
+    ) -> datetime | None:
         """When the earliest postponed unit is due; None when none is postponed."""
-        waiting = _waiting(feed_id, playbooks)
+        waiting = _waiting(feed_id, playbooks, floor)
         with self.database.read() as connection:
             text = connection.execute(
                 sa.select(sa.func.min(unit.c.retry_at)).join(waiting, waiting.c.unit_id == unit.c.id)
@@ -534,8 +638,11 @@ def _same_feed(key: FeedKey) -> list[sa.ColumnElement[bool]]:
     ]
 
 
-def _waiting(feed_id: int, playbooks: Collection[str] | None) -> sa.Subquery:
-    """(unit, playbook) pairs of a feed that are not accounted for; None: of every subscriber."""
+def _waiting(feed_id: int, playbooks: Collection[str] | None, floor: datetime | None = None) -> sa.Subquery:
+    """(unit, playbook) pairs of a feed that are not accounted for; None: of every subscriber.
+
+    With `floor`, of the windows before it only units with a `retry_at`.
+    """
     query = (
         sa.select(unit.c.id.label("unit_id"), subscription.c.playbook)
         .join(subscription, subscription.c.feed_id == unit.c.feed_id)
@@ -553,9 +660,25 @@ def _waiting(feed_id: int, playbooks: Collection[str] | None) -> sa.Subquery:
             sa.or_(unit.c.created.is_(None), unit.c.created >= subscription.c.since),
         )
     )
+    if floor is not None:
+        query = query.where(
+            sa.or_(unit.c.window >= to_text(floor), unit.c.window.is_(None), unit.c.retry_at > "")
+        )
     if playbooks is not None:
         query = query.where(subscription.c.playbook.in_(list(playbooks)))
     return query.subquery()
+
+
+def _counted(counts: Counts) -> dict[str, int]:
+    return {
+        "delivered": counts.delivered,
+        "duplicates": counts.duplicates,
+        "filtered": counts.filtered,
+        "condition_errors": counts.condition_errors,
+        "dropped": counts.dropped,
+        "dead": counts.dead,
+        "runs": counts.runs,
+    }
 
 
 def _stored(row: Any, names: set[str]) -> StoredUnit:
@@ -571,6 +694,7 @@ def _stored(row: Any, names: set[str]) -> StoredUnit:
         attempts=row.attempts,
         digest=row.digest,
         waiting=frozenset(names),
+        duplicates=row.duplicates,
     )
 
 

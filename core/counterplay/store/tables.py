@@ -25,6 +25,7 @@ metadata = MetaData()
 RUN_ID = Text().with_variant(String(64), "sqlite")
 
 #: One source of events as playbooks subscribe to it: (trigger, connection, tenant, feed-key arguments).
+#: `swept`: when windows that were accounted for were last listed again, by number of the sweep.
 #: `generation` tells apart feeds whose pages cannot be fetched again and whose subscribers came later.
 feed = Table(
     "cp_feed",
@@ -38,6 +39,7 @@ feed = Table(
     Column("cursor", Text),
     Column("epoch", Integer, nullable=False, default=0),
     Column("created", String(32), nullable=False),
+    Column("swept", Text),
     UniqueConstraint("trigger", "connection", "tenant", "key", "generation"),
 )
 
@@ -53,6 +55,8 @@ subscription = Table(
 )
 
 #: The ledger. `status`: listed, fetched, quarantined, lost. `window` is the tile it was listed in.
+#: `retry_at`: when to try it again; also set where a unit came late, below the low-water mark.
+#: `duplicates`: `position:owning unit` of the events that other units own, as of `digest`.
 unit = Table(
     "cp_unit",
     metadata,
@@ -73,8 +77,10 @@ unit = Table(
     Column("reason", Text),
     Column("listed", String(32), nullable=False),
     Column("fetched", String(32)),
+    Column("duplicates", Text),
     UniqueConstraint("feed_id", "unit_key"),
     Index("cp_unit_window", "feed_id", "window"),
+    Index("cp_unit_due", "feed_id", "retry_at"),
 )
 
 #: The bytes of a unit that cannot be fetched again, until every subscriber acknowledged it.
@@ -117,14 +123,25 @@ delivery = Table(
     Index("cp_delivery_unit", "unit_id", "playbook"),
 )
 
-#: Which unit owns an event. An event is a duplicate only where another unit owns its key.
-event_key = Table(
-    "cp_event_key",
+#: The ids of the events that a unit owns, 16 bytes each, and the checksums of their bodies, 4 bytes each.
+unit_keys = Table(
+    "cp_unit_keys",
+    metadata,
+    Column("unit_id", ForeignKey("cp_unit.id"), primary_key=True, autoincrement=False),
+    Column("keys", LargeBinary, nullable=False),
+    Column("checks", LargeBinary, nullable=False),
+)
+
+#: Which units hold ids of events of an hour (since 1970; -1 without a time), and where in their blobs.
+key_hour = Table(
+    "cp_key_hour",
     metadata,
     Column("feed_id", Integer, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("unit_id", Integer, nullable=False),
-    Index("cp_event_key_unit", "unit_id"),
+    Column("hour", Integer, primary_key=True),
+    Column("unit_id", Integer, primary_key=True),
+    Column("first", Integer, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Index("cp_key_hour_unit", "unit_id"),
     sqlite_with_rowid=False,
 )
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from mmap import mmap
 
-import msgspec
-
-from counterplay import BlockedError, Context, CounterplayError, Event, FeedTrigger, JsonObject, Unit
+from counterplay import BlockedError, Context, CounterplayError, FeedTrigger, JsonObject, Unit
 from counterplay_m365.activity import ActivityFeed
-from counterplay_m365.slices import lenient
 
 CONTENT_TYPES = (
     "Audit.AzureActiveDirectory",
@@ -50,6 +47,10 @@ class AuditLog(FeedTrigger):
     tile = timedelta(hours=1)
     retention = RETENTION - RETENTION_MARGIN
     settle_time = timedelta(hours=2)
+    sweeps = ((timedelta(hours=26), timedelta(hours=1)), (timedelta(days=7), timedelta(days=1)))
+    parallel = 32
+    id_field = "Id"
+    time_field = "CreationTime"
 
     def prepare(self, context: Context) -> None:
         feed = ActivityFeed(context)
@@ -76,16 +77,8 @@ class AuditLog(FeedTrigger):
         for content_type in self._content_types():
             yield from feed.listing(content_type, start, end)
 
-    def fetch(self, context: Context, unit: Unit) -> bytes:
+    def fetch(self, context: Context, unit: Unit) -> bytes | mmap:
         return ActivityFeed(context).blob(unit)
-
-    def delivery_key(self, event: Event) -> str | None:
-        try:
-            found = _ID.decode(event.raw).Id
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            data = lenient(event.raw)  # half of a surrogate pair in some text
-            found = data.get("Id") if isinstance(data, dict) else None
-        return found if isinstance(found, str) and found else None
 
     def meta(self, unit: Unit) -> JsonObject:
         return {
@@ -97,10 +90,3 @@ class AuditLog(FeedTrigger):
     def _content_types(self) -> list[str]:
         chosen: list[str] = self.arguments.get("content_types") or list(CONTENT_TYPES)
         return chosen
-
-
-class _Identified(msgspec.Struct):
-    Id: Any = None
-
-
-_ID = msgspec.json.Decoder(_Identified)

@@ -10,9 +10,11 @@ from counterplay.clock import now
 from counterplay.errors import StateError
 from counterplay.events import Unit
 from counterplay.store.database import Database
-from counterplay.store.feeds import Counts, DeadLetter, FeedKey, FeedStore
+from counterplay.store.feeds import Counts, DeadLetter, Delivered, FeedKey, FeedStore, Fetched, StoredUnit
+from counterplay.store.keys import UNTIMED, UnitKeys
 from counterplay.store.ranges import Positions
-from counterplay.store.tables import acknowledgement, dead_letter, event_key, feed
+from counterplay.store.tables import acknowledgement, dead_letter, feed, key_hour, unit_keys
+from counterplay.store.tables import unit as unit_table
 
 HOUR = datetime(2026, 3, 2, 8, tzinfo=UTC)
 SINCE = HOUR - timedelta(days=1)
@@ -28,11 +30,31 @@ def listed(feeds: FeedStore, feed_id: int, *names: str) -> dict[str, int]:
     return {one.unit.id: one.id for one in feeds.pending(feed_id, ["a", "b"], 100)}
 
 
+def fetched(
+    feeds: FeedStore, unit_id: int, keys: dict[int, str], *letters: DeadLetter, digest: str = "d"
+) -> Fetched:
+    """What a fetch of a listed unit found; the body of an event is its key."""
+    with feeds.database.read() as connection:
+        row = connection.execute(sa.select(unit_table).where(unit_table.c.id == unit_id)).one()
+    stored = StoredUnit(
+        unit_id, unit(row.unit_key), row.status, row.attempts, row.digest, frozenset(), row.duplicates
+    )
+    places, names = list(keys), list(keys.values())
+    again = row.digest is not None
+    found = UnitKeys(unit_id, names, places, [UNTIMED] * len(keys), [0] * len(keys), again)
+    return Fetched(stored, 10, digest, len(keys), found, letters)
+
+
 def claim(feeds: FeedStore, feed_id: int, unit_id: int, keys: dict[int, str]) -> dict[int, int]:
+    found = fetched(feeds, unit_id, keys)
     with feeds.database.write() as connection:
-        return feeds.claim(
-            connection, feed_id, unit_id, keys, size=10, digest="d", events=len(keys), broken=[]
-        )
+        (owned,) = feeds.claim(connection, feed_id, [found])
+    return dict(owned.duplicates)
+
+
+def deliver(feeds: FeedStore, unit_id: int, positions: str, *receipts: str) -> None:
+    with feeds.database.write() as connection:
+        feeds.record(connection, 1, [Delivered(unit_id, "a", "1:sink", "d1", positions, receipts)], [])
 
 
 def acknowledge(feeds: FeedStore, feed_id: int, unit_id: int, playbook: str) -> None:
@@ -261,8 +283,9 @@ def test_unreadable_elements_are_kept_once_however_often_a_unit_is_read(
     with database.write() as connection:
         feeds.bury(connection, [DeadLetter("413", b"{}", 7, "a", "sink", u1)])
     for _ in range(2):
+        found = fetched(feeds, u1, {}, letter)
         with database.write() as connection:
-            feeds.claim(connection, feed_id, u1, {}, size=1, digest="d", events=1, broken=[letter])
+            feeds.claim(connection, feed_id, [found])
     with database.read() as connection:
         rows = connection.execute(sa.select(dead_letter.c.reason, dead_letter.c.body)).all()
     assert sorted(rows) == [("413", b"{}"), ("cut \\ud83d off", b'{"a":')]
@@ -273,8 +296,8 @@ def test_receipts_count_for_the_bytes_that_were_delivered(feeds: FeedStore, key:
     """When a unit comes back with other bytes, its positions mean something else."""
     feed_id = feeds.subscribe(key, "a", SINCE).feed_id
     u1 = listed(feeds, feed_id, "u1")["u1"]
-    feeds.record_delivery(u1, "a", "1:sink", "d1", Positions([0, 1]), ["r0", "r1"])
-    feeds.record_delivery(u1, "a", "1:sink", "d1", Positions([5]), ["r5"])
+    deliver(feeds, u1, "0-1", "r0", "r1")
+    deliver(feeds, u1, "5", "r5")
     assert feeds.delivered(u1, "a", "1:sink", "d1") == Positions([0, 1, 5])
     assert not feeds.delivered(u1, "a", "1:sink", "d2")
     assert not feeds.delivered(u1, "a", "2:sink", "d1")
@@ -308,16 +331,19 @@ def test_an_interrupted_transaction_leaves_nothing(feeds: FeedStore, key: FeedKe
     feed_id = feeds.subscribe(key, "a", SINCE).feed_id
     u1 = listed(feeds, feed_id, "u1")["u1"]
 
+    found = fetched(feeds, u1, {0: "k"})
+
     def fails() -> None:
         with feeds.database.write() as connection:
-            feeds.claim(connection, feed_id, u1, {0: "k"}, size=1, digest="d", events=1, broken=[])
+            feeds.claim(connection, feed_id, [found])
             feeds.acknowledge(connection, feed_id, u1, "a", Counts(delivered=1))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fails()
     with feeds.database.read() as connection:
-        assert connection.execute(sa.select(event_key)).all() == []
+        assert connection.execute(sa.select(unit_keys)).all() == []
+        assert connection.execute(sa.select(key_hour)).all() == []
         assert connection.execute(sa.select(acknowledgement)).all() == []
     assert [one.status for one in feeds.pending(feed_id, ["a"], 9)] == ["listed"]
 

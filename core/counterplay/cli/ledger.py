@@ -1,0 +1,153 @@
+"""`playbook ledger`: every unit that a source listed, accounted for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from counterplay.cli.output import json_option, print_json, print_table
+from counterplay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from counterplay.store.ledger import Ledger
+
+
+class _Account(click.Group):
+    """`ledger FEED` is the account of that feed; what is no subcommand is a feed."""
+
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if arguments and arguments[0] not in self.commands:
+            arguments = ["account", *arguments]
+        return super().resolve_command(context, arguments)
+
+
+_FEED = click.argument("feed", required=False)
+
+
+@click.group(cls=_Account, invoke_without_command=True)
+@json_option
+@click.pass_context
+def ledger(context: click.Context, as_json: bool) -> None:
+    """Show what became of everything that was listed: the account by hour.
+
+    FEED is a part of a feed's name, such as Audit.Exchange or a connection.
+
+    Exits 1 when something is quarantined, lost or missing, 3 when something still waits.
+    """
+    if context.invoked_subcommand is None:
+        context.invoke(account, feed=None, as_json=as_json)
+
+
+@ledger.command()
+@_FEED
+@json_option
+def account(feed: str | None, as_json: bool) -> None:
+    """Show the account by hour (what `ledger FEED` does)."""
+    with opened() as book:
+        feeds = _feeds(book, feed)
+        rows = book.account(feeds) if book is not None else []
+        gaps = book.gaps(feeds) if book is not None else []
+    if as_json:
+        print_json([{**asdict(row), "balanced": row.balanced} for row in rows])
+    else:
+        names = ["units", "acknowledged", "waiting", "quarantined", "lost", "events", "delivered"]
+        names += ["duplicates", "filtered", "dead"]
+        print_table(
+            ["FEED", "PLAYBOOK", "HOUR", *(name.upper() for name in names)],
+            [
+                [row.feed, row.playbook, row.hour, *(f"{getattr(row, name):,}" for name in names)]
+                for row in rows
+            ],
+        )
+        units = sum(row.units for row in rows)
+        if all(row.balanced for row in rows):
+            click.echo(
+                f"\n{units:,} units, counted for each playbook: every unit that was listed is accounted for."
+            )
+        else:
+            click.echo("\nThe account does not balance: report this.", err=True)
+        if gaps:
+            click.echo(f"{len(gaps):,} gaps: `playbook ledger gaps` shows them.")
+    if gaps or not all(row.balanced for row in rows):
+        sys.exit(1)
+    if any(row.waiting for row in rows):
+        sys.exit(3)
+
+
+@ledger.command()
+@_FEED
+@json_option
+def gaps(feed: str | None, as_json: bool) -> None:
+    """Show time ranges and units that can never, or not yet, be accounted for. Exits 1 when there are any."""
+    with opened() as book:
+        found = book.gaps(_feeds(book, feed)) if book is not None else []
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        print_table(
+            ["FEED", "STATUS", "FROM", "TO", "UNIT", "CAUSE"],
+            [[one.feed, one.status, one.start[:19], one.end[:19], one.unit, one.cause] for one in found],
+        )
+    sys.exit(1 if found else 0)
+
+
+@ledger.command()
+@_FEED
+@click.option("--unit", "units", multiple=True, metavar="UNIT", help="Only this unit. May be repeated.")
+def retry(feed: str | None, units: tuple[str, ...]) -> None:
+    """Try quarantined and lost units again, at the next `playbook run` or in the one that is running."""
+    with opened() as book:
+        count = book.retry(_feeds(book, feed), units) if book is not None else 0
+    if units and count < len(set(units)):
+        raise ConfigError(
+            f"{count} of {len(set(units))} units were set aside", hint="`playbook ledger gaps` shows them"
+        )
+    click.echo(f"{count:,} units are tried again")
+
+
+@ledger.command()
+@_FEED
+def export(feed: str | None) -> None:
+    """Print every unit with its receipts, one JSON object a line."""
+    with opened() as book:
+        for one in book.export(_feeds(book, feed)) if book is not None else ():
+            click.echo(json.dumps(one))
+
+
+@contextmanager
+def opened() -> Iterator[Ledger | None]:
+    """The ledger; None while there is no state yet."""
+    from counterplay.cli.loading import open_workspace
+    from counterplay.errors import StateError
+    from counterplay.store.database import open_database
+    from counterplay.store.ledger import Ledger
+
+    url = open_workspace().store_url
+    try:
+        database = open_database(url, create=False)
+    except StateError as error:
+        if "there is no state" not in str(error):
+            raise
+        yield None
+        return
+    try:
+        yield Ledger(database)
+    finally:
+        database.close()
+
+
+def _feeds(book: Ledger | None, named: str | None) -> dict[int, str]:
+    """The feeds of that name. ConfigError: there is none."""
+    found = book.feeds(named) if book is not None else {}
+    if named is not None and not found:
+        known = ", ".join((book.feeds() if book is not None else {}).values()) or "none yet"
+        raise ConfigError(f"there is no feed {named!r}", hint=f"there are: {known}")
+    return found

@@ -1,0 +1,141 @@
+"""Fetching units ahead of the work on them: as many at once as latency asks for, within a budget of bytes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from mmap import mmap
+
+from counterplay.budgets import ByteBudget
+from counterplay.store.feeds import StoredUnit
+
+READY = 4
+"""So many fetched units may wait for the work on them; more would only cost memory."""
+_FIRST_GUESS = 256 * 1024
+_MAPPED = 1024 * 1024  # what a memory-mapped unit counts for: its bytes lie in a file
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A unit and its bytes, or the error that fetching it raised. `held`: bytes of the budget."""
+
+    stored: StoredUnit
+    body: bytes | mmap | None
+    error: Exception | None
+    held: int
+
+
+class Fetching:
+    """A queue of units, and the threads that fetch them in its order."""
+
+    def __init__(
+        self,
+        fetch: Callable[[StoredUnit], bytes | mmap],
+        *,
+        name: str,
+        parallel: int,
+        held: ByteBudget,
+        arrived: Callable[[Arrival], None],
+        backlog: Callable[[], int],
+        stop: threading.Event,
+    ) -> None:
+        self._fetch = fetch
+        self._name = name
+        self._parallel = parallel
+        self._held = held
+        self._arrived = arrived
+        self._backlog = backlog
+        self._stop = stop
+        self._queue: deque[StoredUnit] = deque()
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._closed = False
+        self._paused_until = 0.0
+        self._guess = _FIRST_GUESS
+        self.active = 0
+
+    def add(self, units: Sequence[StoredUnit]) -> None:
+        """Fetch these after those that are queued."""
+        with self._changed:
+            self._queue.extend(units)
+        self.wake()
+
+    def wake(self) -> None:
+        """There may be room for one more fetch."""
+        with self._changed:
+            if not self._queue or self._closed:
+                return
+            if self._backlog() >= READY:
+                return
+            if self._idle:
+                self._changed.notify()
+            elif len(self._threads) < self._parallel:
+                thread = threading.Thread(target=self._work, name=f"{self._name} fetch", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def pause(self, seconds: float) -> None:
+        """The service as a whole has a fault: nothing is fetched for that long."""
+        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def identities(self) -> list[int]:
+        """The units in the queue."""
+        with self._changed:
+            return [one.id for one in self._queue]
+
+    def clear(self) -> list[StoredUnit]:
+        """Empty the queue."""
+        with self._changed:
+            taken = list(self._queue)
+            self._queue.clear()
+        return taken
+
+    def close(self) -> None:
+        """End when what is being fetched is there."""
+        with self._changed:
+            self._closed = True
+            self._queue.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            taken = self._next()
+            if taken is None:
+                return
+            stored, held = taken
+            try:
+                body: bytes | mmap | None = self._fetch(stored)
+                error: Exception | None = None
+            except Exception as failure:
+                body, error = None, failure
+            size = 0 if body is None else _MAPPED if isinstance(body, mmap) else len(body)
+            self._held.change(size - held)
+            with self._changed:
+                self.active -= 1
+                if size:
+                    self._guess = (7 * self._guess + size) // 8
+            self._arrived(Arrival(stored, body, error, size))
+            self.wake()
+
+    def _next(self) -> tuple[StoredUnit, int] | None:
+        with self._changed:
+            while True:
+                if self._closed:
+                    return None
+                room = self._queue and self._backlog() < READY and time.monotonic() >= self._paused_until
+                if room and not self._stop.is_set() and self._held.take(self._guess):
+                    self.active += 1
+                    return self._queue.popleft(), self._guess
+                self._idle += 1
+                self._changed.wait(0.25)
+                self._idle -= 1

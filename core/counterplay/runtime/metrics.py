@@ -1,0 +1,178 @@
+"""The figures of a session as Prometheus text: on demand over HTTP, or in a file that is replaced."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from counterplay.clock import now
+from counterplay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from counterplay.budgets import Budgets
+    from counterplay.runtime.feeds import Feed
+    from counterplay.runtime.figures import Figures
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_FILE_EVERY = 5.0
+
+#: Figure: its metric and what it counts.
+_COUNTERS = {
+    "listings": ("listings", "Windows that were listed."),
+    "listing_failures": ("listing_failures", "Rounds of listing that failed and are tried again."),
+    "listed": ("units_listed", "Units that sources listed for the first time."),
+    "late": ("units_listed_late", "Units that became listable after their window was accounted for."),
+    "units": ("units_fetched", "Units that were fetched and read."),
+    "bytes": ("bytes_fetched", "Bytes of units that were fetched and read."),
+    "collected": ("events_collected", "Events in fetched units, duplicates included."),
+    "delivered": ("records_delivered", "Records that sinks took."),
+    "duplicates": ("events_duplicate", "Events that were dropped because another unit owns them."),
+    "altered": ("events_altered", "Duplicates whose body is not the one that is known."),
+    "filtered": ("events_filtered", "Events that a filter did not let through."),
+    "broken": ("elements_broken", "Elements of units that could not be read."),
+    "quarantined": ("units_quarantined", "Units that were set aside."),
+    "lost": ("units_lost", "Units that can never be had."),
+    "gaps": ("gaps", "Recorded gaps: ranges of time that cannot be accounted for."),
+    "dead_letters": ("dead_letters", "Records that could not be read or delivered."),
+    "runs": ("runs_started", "Runs that were started."),
+    "runs_failed": ("runs_failed", "Runs that failed."),
+}
+
+
+def text(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> str:
+    """All metrics, in the exposition format of Prometheus."""
+    return "\n".join(_lines(figures, feeds, budgets)) + "\n"
+
+
+def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterator[str]:
+    for figure, (name, help_text) in _COUNTERS.items():
+        yield from _head(f"{name}_total", "counter", help_text)
+        yield f"counterplay_{name}_total {figures[figure]}"
+    yield from _head("feed_mark_age_seconds", "gauge", "Age of the low-water mark of a feed.")
+    moment = now()
+    for feed in feeds:
+        for playbook, mark in feed.marks.items():
+            labels = _labels(feed=feed.label, playbook=playbook)
+            yield f"counterplay_feed_mark_age_seconds{labels} {(moment - mark).total_seconds():.0f}"
+    yield from _head(
+        "feed_lag_seconds",
+        "gauge",
+        "Seconds from listing to acknowledgement, mean of the last units.",
+    )
+    for feed in feeds:
+        yield f"counterplay_feed_lag_seconds{_labels(feed=feed.label)} {feed.pipeline.lag:.3f}"
+    yield from _head("feed_backlog_units", "gauge", "Units that are queued or on their way.")
+    for feed in feeds:
+        yield f"counterplay_feed_backlog_units{_labels(feed=feed.label)} {feed.pipeline.load}"
+    yield from _head("playbook_held_back", "gauge", "1 while a playbook's sink refuses records.")
+    for feed in feeds:
+        for one in feed.subscribers:
+            labels = _labels(feed=feed.label, playbook=one.name)
+            yield f"counterplay_playbook_held_back{labels} {int(one.pause.active)}"
+    services = budgets.all()
+    yield from _head("requests_last_minute", "gauge", "Requests to a service in the last minute.")
+    for service, budget in services.items():
+        yield f"counterplay_requests_last_minute{_labels(service=service)} {budget.used}"
+    yield from _head("requests_limit", "gauge", "Requests a minute that a service is asked at most.")
+    for service, budget in services.items():
+        if budget.limit is not None:
+            yield f"counterplay_requests_limit{_labels(service=service)} {budget.limit:.0f}"
+    yield from _head("throttles_total", "counter", "Times that a service said it was asked too often.")
+    for service, budget in services.items():
+        yield f"counterplay_throttles_total{_labels(service=service)} {budget.refusals}"
+
+
+def _head(name: str, kind: str, help_text: str) -> Iterator[str]:
+    yield f"# HELP counterplay_{name} {help_text}"
+    yield f"# TYPE counterplay_{name} {kind}"
+
+
+def _labels(**labels: str) -> str:
+    def escaped(value: str) -> str:
+        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+    return "{" + ",".join(f'{name}="{escaped(value)}"' for name, value in labels.items()) + "}"
+
+
+class Exporter:
+    """Serves the text on `HOST:PORT/metrics`, or keeps it in a file for a node exporter."""
+
+    def __init__(self, where: str, made: Callable[[], str]) -> None:
+        self._made = made
+        self._stop = threading.Event()
+        self._server: ThreadingHTTPServer | None = None
+        self._file: Path | None = None
+        host, _, port = where.rpartition(":")
+        if host and port.isdigit():
+            try:
+                self._server = _Server((host, int(port)), _handler(made))
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot serve metrics on {where}: {error.strerror or error}",
+                    hint="choose another --metrics",
+                ) from error
+            self.url = f"http://{host}:{self._server.server_address[1]}/metrics"
+        else:
+            self._file = Path(where)
+            self.url = str(self._file)
+            self._write()
+        work = self._server.serve_forever if self._server is not None else self._follow
+        self._thread = threading.Thread(target=work, name="metrics", daemon=True)
+
+    def __enter__(self) -> Exporter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        self._thread.join()
+        if self._file is not None:
+            self._write()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(_FILE_EVERY):
+            self._write()
+
+    def _write(self) -> None:
+        assert self._file is not None
+        beside = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        try:
+            beside.write_text(self._made(), "utf-8")
+            beside.replace(self._file)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write metrics to {self._file}: {error.strerror}", hint="choose another --metrics"
+            ) from error
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+
+def _handler(made: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            found = self.path.partition("?")[0] == "/metrics"
+            body = made().encode() if found else b"metrics are at /metrics\n"
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", CONTENT_TYPE)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None:
+            """A healthy scrape is no news."""
+
+    return Handler

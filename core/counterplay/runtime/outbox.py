@@ -1,0 +1,203 @@
+"""What a playbook hands to a sink: batches over several units, sent from a few threads, bisected at need."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from counterplay.errors import InterruptedWork, PermanentError, RejectedError, WorkError, as_work_error
+from counterplay.events import Receipt
+from counterplay.modules import BulkSink
+from counterplay.runtime.subscribers import SinkPipe, Subscriber
+
+UNRECORDED = 4
+"""Batches that a receiver may have taken before that is on record: what a kill repeats at most."""
+
+
+class Gates:
+    """Bounds the unrecorded batches of each receiver, over all feeds that deliver to it."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, threading.Semaphore] = {}
+        self._lock = threading.Lock()
+
+    def of(self, receiver: str) -> threading.Semaphore:
+        with self._lock:
+            return self._gates.setdefault(receiver, threading.Semaphore(UNRECORDED))
+
+
+class Task(Protocol):
+    """A unit's records for one playbook; the outbox only keeps it beside them."""
+
+
+@dataclass(slots=True)
+class Segment:
+    """Records of one task that stand next to each other in a batch, by their positions in the unit."""
+
+    task: Any
+    start: int
+    positions: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Records to be sent as one: encoded parts for a BulkSink, else events."""
+
+    records: list[Any] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    size: int = 0
+    since: float = 0.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch. `accepted`: [start, end) with receipts; `dead`: index and reason."""
+
+    outbox: Outbox
+    batch: Batch
+    accepted: list[tuple[int, int, Sequence[Receipt]]]
+    dead: list[tuple[int, str]]
+    error: WorkError | InterruptedWork | None
+    gate: bool
+
+
+class Outbox:
+    """Collects the records of one playbook for one sink. All but the posters runs in one thread."""
+
+    def __init__(
+        self,
+        taker: Subscriber,
+        pipe: SinkPipe,
+        gate: threading.Semaphore,
+        done: Callable[[Outcome], None],
+        stop: threading.Event,
+    ) -> None:
+        self.taker = taker
+        self.pipe = pipe
+        self.bulk = isinstance(pipe.sink, BulkSink)
+        self._gate = gate
+        self._done = done
+        self._stop = stop
+        self._open = Batch(size=pipe.sink.batch_overhead)
+        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._parallel = pipe.sink.parallel if isinstance(pipe.sink, BulkSink) else 1
+        self.sending = 0  # cut, and not reported yet
+
+    def put(self, task: Any, positions: Sequence[int], records: Sequence[Any], sizes: Sequence[int]) -> None:
+        """Add records of a task; batches that are full are sent."""
+        sink = self.pipe.sink
+        most, largest = sink.max_batch_records, sink.max_batch_bytes
+        batch = self._open
+        segment: Segment | None = None
+        for position, record, size in zip(positions, records, sizes, strict=True):
+            if batch.records and (batch.size + size > largest or len(batch.records) >= most):
+                self.cut()
+                batch, segment = self._open, None
+            if segment is None:
+                segment = Segment(task, len(batch.records))
+                batch.segments.append(segment)
+                batch.since = batch.since or time.monotonic()
+            batch.records.append(record)
+            segment.positions.append(position)
+            batch.size += size
+
+    @property
+    def waiting_since(self) -> float | None:
+        """When the oldest record came that no batch was cut for."""
+        return self._open.since if self._open.records else None
+
+    def cut(self) -> None:
+        """Send what there is."""
+        if not self._open.records:
+            return
+        self._queue.put(self._open)
+        self._open = Batch(size=self.pipe.sink.batch_overhead)
+        self.sending += 1
+        if len(self._threads) < min(self._parallel, self.sending):
+            thread = threading.Thread(target=self._post, name=f"{self.taker.name} sink", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def drop(self) -> Counter[Any]:
+        """Give up what no poster has begun with: how many records of which task."""
+        dropped = [self._open]
+        self._open = Batch(size=self.pipe.sink.batch_overhead)
+        while True:
+            try:
+                batch = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if batch is not None:
+                dropped.append(batch)
+                self.sending -= 1
+        counts: Counter[Any] = Counter()
+        for batch in dropped:
+            for segment in batch.segments:
+                counts[segment.task] += len(segment.positions)
+        return counts
+
+    def settled(self, outcome: Outcome) -> None:
+        """The outcome is on record."""
+        self.sending -= 1
+        if outcome.gate:
+            self._gate.release()
+
+    def close(self) -> None:
+        """Let the posters end. Call it when nothing is sent any more."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _post(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            outcome = Outcome(self, batch, [], [], None, gate=False)
+            while not (got := self._gate.acquire(timeout=0.2)) and not self._stop.is_set():
+                pass
+            if self._stop.is_set():
+                outcome.error = InterruptedWork("stopped before the batch was sent")
+                if got:
+                    self._gate.release()
+            else:
+                outcome.gate = True
+                self._send(outcome, 0, len(batch.records))
+            self._done(outcome)
+
+    def _send(self, outcome: Outcome, start: int, end: int) -> None:
+        """Send a part of the batch; one that is refused is halved down to the record at fault."""
+        if outcome.error is not None or start == end:
+            return
+        sink, context = self.pipe.sink, self.pipe.context
+        records = outcome.batch.records[start:end]
+        try:
+            if isinstance(sink, BulkSink):
+                receipts = sink.send(context, records)
+            else:
+                receipts = sink.deliver(context, records)
+        except RejectedError as error:
+            if end - start == 1:
+                outcome.dead.append((start, str(error)))
+                return
+            middle = start + (end - start) // 2
+            self._send(outcome, start, middle)
+            self._send(outcome, middle, end)
+            return
+        except InterruptedWork as error:
+            outcome.error = error
+            return
+        except Exception as error:
+            outcome.error = as_work_error(error, f"a sink of {self.taker.name}")
+            return
+        if len(receipts) != end - start:
+            outcome.error = PermanentError(
+                f"{type(sink).__name__} gave {len(receipts)} receipts for {end - start} records",
+                hint="this is a fault of the plugin: a sink returns one receipt a record, or raises",
+            )
+            return
+        outcome.accepted.append((start, end, receipts))

@@ -1,0 +1,165 @@
+"""A fetched unit, taken apart: its events as slices, their ids and the few fields that somebody asks for."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from mmap import mmap
+from typing import Any, TypedDict
+
+import msgspec
+
+from counterplay.events import Event, JsonObject
+from counterplay.modules import FeedTrigger, Trigger
+from counterplay.runtime import decoding
+from counterplay.store.database import storable
+from counterplay.store.feeds import DeadLetter, StoredUnit
+from counterplay.store.keys import UNTIMED, UnitKeys
+
+Slice = bytes | msgspec.Raw
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_CHUNK = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Opened:
+    """A unit's events in order: their bytes, their place in the unit, their id, and named fields.
+
+    `fields` is None when the unit had to be taken apart with care; then events are decoded one by one.
+    """
+
+    stored: StoredUnit
+    size: int
+    digest: str
+    meta: JsonObject
+    raws: Sequence[Slice]
+    positions: Sequence[int]
+    keys: Sequence[str | None]
+    hours: Sequence[int]
+    fields: Sequence[Mapping[str, Any]] | None
+    total: int
+    whole: bool
+    letters: list[DeadLetter] = field(default_factory=list)
+
+    def owned_keys(self) -> UnitKeys:
+        """The ids that the store has to look at, with the checksums of their events."""
+        again = self.stored.digest is not None
+        if all(self.keys):
+            checks = [zlib.crc32(raw) for raw in self.raws]
+            keys: Sequence[Any] = self.keys
+            return UnitKeys(self.stored.id, keys, self.positions, self.hours, checks, again)
+        found = [
+            (key, position, hour, zlib.crc32(raw))
+            for key, position, hour, raw in zip(self.keys, self.positions, self.hours, self.raws, strict=True)
+            if key
+        ]
+        columns: Sequence[Any] = list(zip(*found, strict=True)) or ((), (), (), ())
+        names, positions, hours, sums = columns
+        return UnitKeys(self.stored.id, names, positions, hours, sums, again)
+
+    def event(self, index: int) -> Event:
+        """One event as an object; its bytes are a copy that does not keep the unit in memory."""
+        return Event(bytes(self.raws[index]), self.meta, position=self.positions[index], key=self.keys[index])
+
+
+class Opener:
+    """Takes units of one feed apart. `wanted`: the top-level members that conditions look at."""
+
+    def __init__(self, trigger: Trigger, wanted: Collection[str]) -> None:
+        self._trigger = trigger
+        self._id, self._time = trigger.id_field, trigger.time_field
+        names = {name for name in (self._id, self._time, *wanted) if name}
+        shape: Any = TypedDict("Fields", dict.fromkeys(names, Any), total=False)  # type: ignore[misc]
+        self._fields: Any = msgspec.json.Decoder(list[shape])
+
+    def open(self, stored: StoredUnit, body: bytes | mmap, meta: JsonObject) -> Opened:
+        """PermanentError: the bytes are no unit. What a trigger's own code raises passes through."""
+        trigger = self._trigger
+        if isinstance(trigger, FeedTrigger):
+            meta.update(trigger.meta(stored.unit))
+            parts = trigger.split(body)  # type: ignore[arg-type]  # a memory map reads like bytes
+        else:
+            parts = None
+        digest = hashlib.sha256(body).hexdigest()
+        opened = self._whole(stored, body, digest, meta) if parts is None and self._id else None
+        if opened is not None:
+            return opened
+        found = decoding.elements(bytes(body)) if parts is None else decoding.of_lines(iter(parts))
+        return self._with_care(stored, found, len(body), digest, meta)
+
+    def _whole(self, stored: StoredUnit, body: bytes | mmap, digest: str, meta: JsonObject) -> Opened | None:
+        """The fast way, for a unit that is what it should be."""
+        try:
+            fields = self._fields.decode(body)
+            raws = _ARRAY.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        if not _is_utf8(body):
+            return None
+        name, time = self._id or "", self._time
+        keys = [value if type(value := one.get(name)) is str and value else None for one in fields]
+        if not "".join(key for key in keys if key).isascii():
+            keys = [key and storable(key) for key in keys]
+        hours = [_hour(one.get(time)) for one in fields] if time else [UNTIMED] * len(fields)
+        positions = range(len(raws))
+        return Opened(
+            stored, len(body), digest, meta, raws, positions, keys, hours, fields, len(raws), whole=True
+        )
+
+    def _with_care(
+        self, stored: StoredUnit, found: decoding.Elements, size: int, digest: str, meta: JsonObject
+    ) -> Opened:
+        raws: list[bytes] = []
+        positions: list[int] = []
+        keys: list[str | None] = []
+        hours: list[int] = []
+        letters = [DeadLetter(one.reason, one.raw, one.position, unit_id=stored.id) for one in found.broken]
+        for position, raw in found.events:
+            event = Event(raw, meta, position=position)
+            try:
+                key = self._trigger.delivery_key(event)
+                hour = _hour(event.data.get(self._time)) if self._time else UNTIMED
+            except Exception as error:
+                reason = f"the event cannot be read: {error!r}"
+                letters.append(DeadLetter(reason, raw, position, unit_id=stored.id))
+                continue
+            raws.append(raw)
+            positions.append(position)
+            keys.append(None if key is None else storable(str(key)))
+            hours.append(hour)
+        return Opened(
+            stored, size, digest, meta, raws, positions, keys, hours, None, found.total, found.whole, letters
+        )
+
+
+def _hour(value: object) -> int:
+    return _hour_of(value[:13]) if type(value) is str else UNTIMED
+
+
+@lru_cache(maxsize=4096)
+def _hour_of(text: str) -> int:
+    """`2026-03-02T08` → hours since 1970. The same text always gives the same number."""
+    try:
+        return int(datetime.fromisoformat(f"{text}:00:00+00:00").timestamp() // 3600)
+    except ValueError:
+        return UNTIMED
+
+
+def _is_utf8(body: bytes | mmap) -> bool:
+    """The slicer does not look inside strings, so this is asked once a unit."""
+    if isinstance(body, bytes) and body.isascii():
+        return True
+    from codecs import getincrementaldecoder
+
+    decoder = getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(body), _CHUNK):
+            decoder.decode(body[start : start + _CHUNK])
+        decoder.decode(b"", True)
+    except UnicodeDecodeError:
+        return False
+    return True
