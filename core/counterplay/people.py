@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import getpass
 import socket
+from functools import cache
 
 
+@cache
 def this_person() -> str:
     """`user@host` of whoever runs this process."""
     try:

@@ -51,7 +51,6 @@ PORTAL = "https://entra.microsoft.com"
 @click.option("--activity-url", help="Base address of the Management Activity API.")
 @click.option("--ca-file", help="Certificate authorities to trust instead of the system's.")
 @click.option("--redirect-uri", default="https://localhost", show_default=True, help="Where consent returns.")
-@click.option("--webhook", metavar="URL", help="Let the audit feed push to this HTTPS address, too.")
 @click.option(
     "--wait", default=600, show_default=True, metavar="SECONDS", help="How long to wait for consent."
 )
@@ -65,7 +64,6 @@ def setup(
     create: bool,
     admin_token_env: str | None,
     redirect_uri: str,
-    webhook: str | None,
     wait: int,
     **addresses: str | None,
 ) -> None:
@@ -109,7 +107,7 @@ def setup(
     click.echo("\nAn administrator gives consent here, once for each change of the permissions:")
     click.echo(f"  {consent_link(connection, str(client_id), redirect_uri)}")
     _wait_for_consent(connection, permissions, wait)
-    failed = _try_out(workspace, connection, needs, webhook)
+    failed = _try_out(workspace, connection, needs)
     _say_configuration(name, settings)
     if failed:
         raise SystemExit(1)
@@ -234,10 +232,9 @@ def _wait_for_consent(connection: Tenant, permissions: dict[str, list[str]], sec
         connection.forget_tokens()
 
 
-def _try_out(workspace: Any, connection: Tenant, needs: Sequence[Need], webhook: str | None) -> bool:
+def _try_out(workspace: Any, connection: Tenant, needs: Sequence[Need]) -> bool:
     """Start the subscriptions and try each feed. Whether anything was refused."""
     from counterplay.wire import Wire
-    from counterplay_m365.activity import ActivityFeed
     from counterplay_m365.triggers.audit_log import AuditLog
 
     failed = False
@@ -247,10 +244,6 @@ def _try_out(workspace: Any, connection: Tenant, needs: Sequence[Need], webhook:
             if need.uses == "m365.audit_log":
                 try:
                     AuditLog(need.arguments).prepare(context)
-                    if webhook:
-                        auth = connection.secret("webhook_auth_id")
-                        for content_type in need.arguments["content_types"]:
-                            ActivityFeed(context).start(content_type, webhook=(webhook, auth))
                     click.echo("The audit subscriptions are started; first data may take up to 12 hours.")
                 except CounterplayError as error:
                     failed = True

@@ -111,3 +111,27 @@ def test_a_person_may_agree_to_go_past_a_limit(bench: Any) -> None:
     assert answers[0]["decision"] == "approve"
     assert answers[0]["comment"] == "an incident"
     assert bench.call("audit", "verify").exit_code == 0
+
+
+def test_the_last_global_administrator_keeps_access_to_the_simulated_tenant(
+    bench: Any, block: Callable[..., Any]
+) -> None:
+    """Read from the tenant's own roles, where the app may read them."""
+    from counterplay_m365.administrators import GLOBAL_ADMINISTRATOR
+
+    (tenant,) = bench.simulator._tenants.values()
+    tenant.grants["graph"].append("RoleManagement.Read.Directory")
+    holders = [
+        tenant.users[one["principalId"]]
+        for one in tenant.objects["roleAssignment"].values()
+        if one["roleDefinitionId"] == GLOBAL_ADMINISTRATOR and one["principalId"] in tenant.users
+    ]
+    last, *others = holders
+    for other in others:
+        tenant.change_user(other, {"accountEnabled": False}, app="somebody", request="r")
+    bench.write(block(last["id"]))
+
+    bench.run()
+
+    assert "is the last Global Administrator of the tenant who can sign in" in str(bench.runs()[0].error)
+    assert bench.writes == []

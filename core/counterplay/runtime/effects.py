@@ -29,7 +29,6 @@ from counterplay.runtime.guards import Guards, refuse_write
 from counterplay.runtime.planning_wire import described
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import Terms
-from counterplay.store.journal import Journal
 from counterplay.store.runs import RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
@@ -189,21 +188,21 @@ class EffectRunner:
         except PermanentError as error:  # it happened; only what it says about it cannot be kept
             return Outcome("failed", error=str(error), effect="unknown")
         verified = _verified(action, context, before, result)
-        self._keep_after(action, context)
-        return Outcome("succeeded", result, effect="done", verified=verified)
+        after = self._after(action, context)
+        return Outcome("succeeded", result, effect="done", verified=verified, after=after)
 
-    def _keep_after(self, action: Action, context: StepContext) -> None:
+    def _after(self, action: Action, context: StepContext) -> JsonObject | None:
         """The target's state afterwards, for evidence; that it cannot be read says nothing of the effect."""
         if type(action).capture is Action.capture:
-            return
+            return None
         try:
-            after = self._mask_json(action.capture(context))
+            after: JsonObject = self._mask_json(action.capture(context))
         except (InterruptedWork, StateError):
-            return
+            return None
         except Exception as error:
             log.info("the state after %s cannot be read: %s", context.step_id, error)
-            return
-        Journal(self._runs.database).put_after(context.run_id, context.step_id, after)
+            return None
+        return after
 
     def _after_lost_answer(
         self, action: Action, context: StepContext, before: JsonObject, error: WorkError

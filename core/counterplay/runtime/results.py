@@ -20,6 +20,8 @@ class Outcome:
     effect: str | None = None
     verified: bool | None = None
     settled: str | None = None
+    after: JsonObject | None = None
+    """The state of an effect's target afterwards, for evidence; secrets masked."""
     passing: bool = False
     """The failure may go away by itself, and trying again does no harm."""
     retry_after: float | None = None

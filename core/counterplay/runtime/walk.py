@@ -479,6 +479,7 @@ class Walk:
                     masked,
                     outcome.verified,
                     outcome.settled,
+                    outcome.after,
                 )
             if outcome is not None and outcome.effect == "done":
                 step = all_steps((*playbook.run_steps, *playbook.finally_steps)).get(row.step_id)

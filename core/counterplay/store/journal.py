@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from counterplay.clock import to_text
-from counterplay.events import JsonObject
 from counterplay.store.database import Database
 from counterplay.store.tables import effect, run
 
@@ -21,15 +19,6 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    def put_after(self, run_id: str, step_id: str, after: JsonObject) -> None:
-        """Keep the state of an effect's target as it was right after it."""
-        with self._database.write() as connection:
-            connection.execute(
-                sa.update(effect)
-                .where(effect.c.run_id == run_id, effect.c.step_id == step_id)
-                .values(after=json.dumps(after))
-            )
 
     def effects(
         self,

@@ -659,6 +659,7 @@ class RunStore:
         error: str | None = None,
         verified: bool | None = None,
         settled: str | None = None,
+        after: Any = None,
     ) -> None:
         """What became of a journalled effect."""
         connection.execute(
@@ -670,6 +671,7 @@ class RunStore:
                 error=error and storable(error),
                 verified=None if verified is None else int(verified),
                 settled=settled,
+                after=_dumps(after),
                 ended=to_text(now()),
             )
         )

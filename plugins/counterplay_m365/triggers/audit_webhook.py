@@ -20,8 +20,8 @@ class AuditWebhook(PushTrigger):
 
     Needs:
         A public HTTPS address that leads to the listener's `/push/m365.audit_webhook/CONNECTION`, given
-        to the subscription with `playbook connections setup m365.tenant --webhook`, and the connection's
-        `webhook_auth_id`, which Microsoft sends with each request.
+        to the subscription by whoever starts it (`/subscriptions/start` with `webhook.address` and
+        `webhook.authId`), and that id as the connection's `webhook_auth_id`.
     Delivery:
         At least once; Microsoft repeats what was not answered with 200.
     Limits:
