@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import sqlalchemy as sa
 
-from counterplay.store.tables import acknowledgement, key_hour, unit, unit_keys
+from counterplay.store.key_pages import Pages, seal, sealed, unseal
+from counterplay.store.tables import acknowledgement, key_hour, key_page, unit, unit_keys
 
 UNTIMED = -1
 """The hour of events without a time."""
-_MEMORY = 24_000_000
+_MEMORY = 40_000_000
 _SMALLEST = 1024
 _SLOT = 12  # bytes
+_WORTH_PAGES = 4096  # an hour with fewer ids is read back from its units
+_COOLING = 0.95  # of what is known of an hour's use, at each claim
+_WORTH_A_TABLE = 100  # so many ids of an hour in one claim bring it back into memory
 _SET_ASIDE = ("quarantined", "lost")
 
 
@@ -57,9 +61,11 @@ class Owned:
 class KeyStore:
     """Remembers event ids. `memory`: bytes for the hours that are kept at hand."""
 
-    def __init__(self, memory: int = _MEMORY) -> None:
+    def __init__(self, memory: int = _MEMORY, worth_pages: int = _WORTH_PAGES) -> None:
         self._memory = memory
-        self._hours: OrderedDict[tuple[int, int], _Hour] = OrderedDict()
+        self._worth_pages = worth_pages
+        self._sealed: dict[int, set[int]] = {}
+        self._hours: dict[tuple[int, int], _Hour] = {}
         self._known: dict[int, set[int]] = {}
 
     @property
@@ -71,15 +77,17 @@ class KeyStore:
         """A transaction was rolled back: what is in memory may not be on disk."""
         self._hours.clear()
         self._known.clear()
+        self._sealed.clear()
 
     def claim(self, connection: sa.Connection, feed_id: int, batch: Sequence[UnitKeys]) -> list[Owned]:
         """Own those ids that no other unit owns, unit by unit in order."""
         claim = _Claim(self, connection, feed_id)
+        claim.plan(batch)
         entered = [claim.enter(one) for one in batch if one.keys]
         claim.look_up(entered)
         found = {one.keys.unit_id: claim.decide(one) for one in entered}
         claim.write()
-        self._shrink()
+        self._shrink(connection)
         return [found.get(one.unit_id, Owned({})) for one in batch]
 
     def purge(self, connection: sa.Connection, feed_id: int, before: str) -> int:
@@ -88,19 +96,31 @@ class KeyStore:
             unit.c.feed_id == feed_id, sa.func.coalesce(unit.c.created, unit.c.listed) < before
         )
         connection.execute(sa.delete(key_hour).where(key_hour.c.unit_id.in_(old)))
+        left = sa.select(key_hour.c.hour).where(key_hour.c.feed_id == feed_id)
+        connection.execute(
+            sa.delete(key_page).where(key_page.c.feed_id == feed_id, key_page.c.hour.not_in(left))
+        )
         gone = connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(old))).rowcount
         if gone:
             self.forget()
         return int(gone)
 
-    def hour(self, connection: sa.Connection, feed_id: int, number: int) -> _Hour:
-        """The table of an hour, from memory or from disk."""
+    def hour(self, connection: sa.Connection, feed_id: int, number: int, wanted: int) -> _Hour | Pages:
+        """The ids of an hour: in memory, or on pages when only a few of it are `wanted`."""
         found = self._hours.get((feed_id, number))
         if found is not None:
-            self._hours.move_to_end((feed_id, number))
+            found.heat += wanted
             return found
+        if number in self._sealed_hours(connection, feed_id) and wanted < _WORTH_A_TABLE:
+            return Pages(connection, feed_id, number)
         found = self._hours[feed_id, number] = _Hour()
-        if number in self._on_disk(connection, feed_id):
+        found.heat = float(wanted)
+        if number in self._sealed_hours(connection, feed_id):
+            self._sealed[feed_id].discard(number)
+            for prints, owners in unseal(connection, feed_id, number):
+                for one, owner in zip(prints, owners, strict=True):
+                    found.claim((one,), owner)
+        elif number in self._on_disk(connection, feed_id):
             rows = connection.execute(
                 sa.select(key_hour.c.unit_id, key_hour.c.first, key_hour.c["count"], unit_keys.c["keys"])
                 .join(unit_keys, unit_keys.c.unit_id == key_hour.c.unit_id)
@@ -110,6 +130,12 @@ class KeyStore:
             for owner, first, count, keys in rows:
                 found.claim(_prints(keys[16 * first : 16 * (first + count)]), owner)
         return found
+
+    def _sealed_hours(self, connection: sa.Connection, feed_id: int) -> set[int]:
+        known = self._sealed.get(feed_id)
+        if known is None:
+            known = self._sealed[feed_id] = sealed(connection, feed_id)
+        return known
 
     def _on_disk(self, connection: sa.Connection, feed_id: int) -> set[int]:
         """The hours that there are ids of, so that a new one costs no question."""
@@ -125,10 +151,20 @@ class KeyStore:
         """There are ids of these hours now."""
         self._known.setdefault(feed_id, set()).update(hours)
 
-    def _shrink(self) -> None:
+    def _shrink(self, connection: sa.Connection) -> None:
+        """Let go of the hours that were not asked for lately; large ones leave their pages."""
         size = self.size
+        for hour in self._hours.values():
+            hour.heat *= _COOLING
         while size > self._memory and len(self._hours) > 1:
-            size -= self._hours.popitem(last=False)[1].size
+            # the least asked for by its size: an hour that has just begun is small
+            coldest = min(self._hours, key=lambda key: self._hours[key].heat / self._hours[key].size)
+            feed_id, number = coldest
+            hour = self._hours.pop(coldest)
+            size -= hour.size
+            if hour.count >= self._worth_pages:
+                seal(connection, feed_id, number, hour.entries())
+                self._sealed_hours(connection, feed_id).add(number)
 
 
 @dataclass(slots=True)
@@ -153,6 +189,21 @@ class _Claim:
         self._aside: set[int] = set()
         self._new: dict[int, tuple[bytes, bytes]] = {}
         self._index: list[dict[str, int]] = []
+        self._hours: dict[int, _Hour | Pages] = {}
+        self._wanted: Counter[int] = Counter()
+
+    def plan(self, batch: Sequence[UnitKeys]) -> None:
+        """Count the ids of each hour, which says where they are looked for."""
+        for one in batch:
+            self._wanted.update(one.hours)
+
+    def _hour(self, number: int) -> _Hour | Pages:
+        found = self._hours.get(number)
+        if found is None:
+            found = self._hours[number] = self._store.hour(
+                self._connection, self._feed_id, number, self._wanted[number]
+            )
+        return found
 
     def enter(self, one: UnitKeys) -> _Entered:
         """Enter the ids that are new into the tables of their hours."""
@@ -163,7 +214,7 @@ class _Claim:
             by_hour.setdefault(number, []).append(place)
         hits: dict[int, list[tuple[int, int]]] = {}
         for number, places in by_hour.items():
-            table = self._store.hour(self._connection, self._feed_id, number)
+            table = self._hour(number)
             found = table.claim([prints[place] for place in places], one.unit_id)
             if found:
                 hits[number] = [(places[index], owner) for index, owner in found]
@@ -230,8 +281,7 @@ class _Claim:
             if at is None:  # another id with the same fingerprint: one in 10^19, and no duplicate
                 own.append(place)
             elif owner in self._aside:
-                table = self._store.hour(self._connection, self._feed_id, number)
-                table.give(_prints(key)[0], unit_id)
+                self._hour(number).give(_prints(key)[0], unit_id)
                 self._aside_given(key, seen, place, own, duplicates, positions, unit_id)
             else:
                 duplicates[positions[place]] = owner
@@ -280,6 +330,9 @@ class _Claim:
 
     def write(self) -> None:
         """Put what the units own now on disk."""
+        for hour in self._hours.values():
+            if isinstance(hour, Pages):
+                hour.write()
         known = [owner for owner in self._new if owner in self._before]
         if known:
             self._connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(known)))
@@ -298,9 +351,10 @@ class _Claim:
 class _Hour:
     """Fingerprints of the ids of one hour and the units that own them: open addressing in flat arrays."""
 
-    __slots__ = ("_count", "_mask", "_owners", "_prints")
+    __slots__ = ("_count", "_mask", "_owners", "_prints", "heat")
 
     def __init__(self) -> None:
+        self.heat = 0.0
         self._count = 0
         self._mask = _SMALLEST - 1
         self._prints = array("Q", bytes(8 * _SMALLEST))
@@ -329,6 +383,14 @@ class _Hour:
                 added += 1
         self._count += added
         return hits
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    def entries(self) -> Iterator[tuple[int, int]]:
+        """All fingerprints with their owners."""
+        return ((one, owner) for one, owner in zip(self._prints, self._owners, strict=True) if one)
 
     def give(self, one: int, owner: int) -> None:
         """Another unit owns it from now on."""

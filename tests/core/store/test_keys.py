@@ -3,6 +3,7 @@
 import uuid
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -46,14 +47,15 @@ claims = st.lists(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(history=claims, forgets=st.sets(st.integers(0, 11)), grouped=st.booleans())
+@given(history=claims, forgets=st.sets(st.integers(0, 11)), grouped=st.booleans(), paged=st.booleans())
 def test_ownership_is_that_of_a_dictionary(
-    database: Database, history: list[tuple[int, list[str]]], forgets: set[int], grouped: bool
+    database: Database, history: list[tuple[int, list[str]]], forgets: set[int], grouped: bool, paged: bool
 ) -> None:
     """Whatever is fetched again, in whatever order, with restarts in between: each event has one owner."""
     key = FeedKey("t", "c", "x", f'{{"n": "{uuid.uuid4()}"}}')
     feed_id, ids = units(FeedStore(database), key)
-    store, owners, fetched = KeyStore(), {}, set()
+    small = {"memory": 15_000, "worth_pages": 1} if paged else {}
+    store, owners, fetched = KeyStore(**small), {}, set()
     history = [(ids[place], names) for place, names in history]
     if grouped:  # a group holds each unit once
         history = list({unit_id: (unit_id, names) for unit_id, names in history}.values())
@@ -67,7 +69,7 @@ def test_ownership_is_that_of_a_dictionary(
     answers: list[Any] = []
     for place, group in enumerate(groups):
         if place in forgets:
-            store = KeyStore()
+            store = KeyStore(**small)
         with database.write() as connection:
             answers += store.claim(connection, feed_id, group)
     assert [dict(one.duplicates) for one in answers] == models
@@ -99,10 +101,13 @@ def test_a_known_id_with_another_body_is_told(database: Database, feeds: FeedSto
     assert (other.duplicates, other.altered) == ({0: ids[0]}, (0,))
 
 
-def test_memory_stays_within_its_bound(database: Database, feeds: FeedStore, key: FeedKey) -> None:
+@pytest.mark.parametrize("worth_pages", [1, 10_000])
+def test_memory_stays_within_its_bound(
+    database: Database, feeds: FeedStore, key: FeedKey, worth_pages: int
+) -> None:
     """Hours that were not asked for lately go; their ids are still known."""
     feed_id, ids = units(feeds, key)
-    store = KeyStore(memory=40_000)
+    store = KeyStore(memory=40_000, worth_pages=worth_pages)
     names = [str(uuid.UUID(int=number)) for number in range(1, 4001)]
     hours = [number // 200 for number in range(4000)]
     with database.write() as connection:
