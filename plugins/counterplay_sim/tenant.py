@@ -188,9 +188,10 @@ class Tenant:
 
     def change_user(self, user: Doc, values: Doc, *, app: str, request: str) -> None:
         """Set properties of a user."""
-        before = {name: user.get(name) for name in values}
         with self.transaction():
-            self.users.put(user["id"], {**user, **values})
+            known = self.users[user["id"]]
+            before = {name: known.get(name) for name in values}
+            self.users.put(user["id"], {**known, **values})
             self.journal(
                 "update_user",
                 user=user["id"],
