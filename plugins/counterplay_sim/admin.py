@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from counterplay_sim import activity_subscriptions as subscriptions
+from counterplay_sim import grants
 from counterplay_sim.clock import NANOSECONDS, stamp
 from counterplay_sim.http_server import Answer, Request
 from counterplay_sim.oracle_ledger import LedgerEntry
@@ -52,6 +53,8 @@ class AdminService:
             ("POST", "/clock"): self._set_clock,
             ("GET", "/strictness"): self._strictness,
             ("POST", "/strictness"): self._set_strictness,
+            ("GET", "/grants"): self._grants,
+            ("PUT", "/grants"): self._set_grants,
             ("POST", "/events"): self._event,
             ("POST", "/subscriptions"): self._subscription,
             ("POST", "/renew"): self._renew,
@@ -113,6 +116,15 @@ class AdminService:
     def _set_strictness(self, request: Request) -> Any:
         self._simulator.tighten(_object(request))
         return self._strictness(request)
+
+    def _grants(self, request: Request) -> Any:
+        return self._tenant(request).grants
+
+    def _set_grants(self, request: Request) -> Any:
+        """What the tenant's own application may do, by service; services that are not named stay."""
+        tenant = self._tenant(request)
+        grants.grant(tenant, _object(request))
+        return tenant.grants
 
     def _event(self, request: Request) -> Any:
         """Write an event into the log: `content_type`, `event`, `listable_in` seconds from now."""

@@ -73,6 +73,12 @@ _STATE_DIR = click.option(
     help="What the audit feed takes before it answers AF429. Default: 2000.",
 )
 @click.option(
+    "--grants",
+    metavar="LIST",
+    help="What the application may do: all, or graph:User.Read.All,activity:ActivityFeed.Read ...;"
+    " services that are not named keep theirs.",
+)
+@click.option(
     "--faults",
     type=click.Path(dir_okay=False, exists=True, path_type=Path),
     help="A JSON file: a list of faults, or an object with `faults` and `strictness`.",
@@ -93,6 +99,7 @@ def sim(
     rate: float | None,
     plain_http: bool,
     requests_per_minute: int | None,
+    grants: str | None,
     faults: Path | None,
 ) -> None:
     """Run the simulated Microsoft 365 tenant and its intake until Ctrl-C.
@@ -109,6 +116,7 @@ def sim(
     context.obj = folder
     if context.invoked_subcommand is not None:
         return
+    from counterplay_sim.grants import parse_grants
     from counterplay_sim.scenario.build import DEFAULT, Plan, scenario_names
     from counterplay_sim.simulator import Simulator
     from counterplay_sim.strictness import Strictness
@@ -131,6 +139,7 @@ def sim(
             tenants=tenants,
             faults=found,
             strictness=Strictness.parse(switches),
+            grants=None if grants is None else parse_grants(grants),
             port=port,
             admin_port=admin_port,
             tls=not plain_http,

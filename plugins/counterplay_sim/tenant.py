@@ -30,9 +30,16 @@ Doc = dict[str, Any]
 
 GRANTS = {
     "graph": [
+        "AuditLog.Read.All",
+        "AuditLogsQuery.Read.All",
+        "Directory.Read.All",
+        "IdentityRiskEvent.Read.All",
+        "IdentityRiskyUser.Read.All",
         "MailboxSettings.ReadWrite",
         "Organization.Read.All",
         "SecurityAlert.Read.All",
+        "SecurityIncident.Read.All",
+        "ThreatHunting.Read.All",
         "User.EnableDisableAccount.All",
         "User.Read.All",
         "User.RevokeSessions.All",
@@ -201,6 +208,12 @@ class Tenant:
                 app=app,
                 request=request,
             )
+
+    def set_grants(self, grants: dict[str, list[str]]) -> None:
+        """Keep what the tenant's own application may do, by service, also after a restart."""
+        with self.transaction():
+            self._store.change_tenant(self.id, {**self.row.doc, "grants": grants})
+            self.row.doc["grants"] = self.grants = grants
 
     def log(self, content_type: str, event: Doc, at: int) -> None:
         """Append an event to the ingestion log; it can be listed from `at` (ns) on."""
