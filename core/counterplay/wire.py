@@ -26,6 +26,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import LocationParseError
+from urllib3.util.ssl_ import create_urllib3_context
 
 from counterplay.budgets import Budget, Budgets
 from counterplay.errors import (
@@ -397,6 +398,7 @@ class _BulkAdapter(HTTPAdapter):
         self._verify = verify
         self._proxies = dict(proxies)
         self._pools: dict[str, Any] = {}
+        self._making = threading.Lock()
 
     def exchange(self, request: requests.PreparedRequest, timeout: tuple[float, float]) -> requests.Response:
         """Send the request and read its answer to the end."""
@@ -422,10 +424,20 @@ class _BulkAdapter(HTTPAdapter):
         parts = urlsplit(request.url or "")
         key = f"{parts.scheme}://{parts.netloc}"
         if key not in self._pools:
-            pool = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
-            HTTPAdapter.cert_verify(self, pool, request.url or "", verify, cert)  # type: ignore[no-untyped-call]
-            self._pools[key] = pool
+            with self._making:
+                if key not in self._pools:
+                    self._pools[key] = self._made(request, verify, proxies, cert)
         return self._pools[key]
+
+    def _made(self, request: requests.PreparedRequest, verify: Any, proxies: Any, cert: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(request, verify, proxies=proxies, cert=cert)
+        HTTPAdapter.cert_verify(self, pool, request.url or "", verify, cert)  # type: ignore[no-untyped-call]
+        if getattr(pool, "ca_certs", None):
+            # One context for all connections: each would read the authorities anew and keep them.
+            context = create_urllib3_context()
+            context.load_verify_locations(pool.ca_certs)
+            pool.conn_kw["ssl_context"], pool.ca_certs = context, None
+        return pool
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Done once for each pool, when it is made."""

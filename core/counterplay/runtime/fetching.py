@@ -12,7 +12,7 @@ from mmap import mmap
 from counterplay.budgets import ByteBudget
 from counterplay.store.feeds import StoredUnit
 
-READY = 4
+READY = 10
 """So many fetched units may wait for the work on them; more would only cost memory."""
 _FIRST_GUESS = 256 * 1024
 _MAPPED = 1024 * 1024  # what a memory-mapped unit counts for: its bytes lie in a file

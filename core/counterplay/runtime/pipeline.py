@@ -326,7 +326,7 @@ class Pipeline:
         """Open what has arrived now, or wait a moment for more to share a transaction with?"""
         if stopping or self._clogged():
             return False
-        if len(self._arrivals) >= 3 or not self._fetching.active:
+        if len(self._arrivals) >= _GROUP // 2 or not self._fetching.active:
             return True
         return time.monotonic() - self._first_arrival >= _LINGER
 

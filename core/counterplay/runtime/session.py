@@ -20,6 +20,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from counterplay import audit
+from counterplay._memory import settle_allocator
 from counterplay.clock import now, to_text
 from counterplay.errors import BlockedError, ConfigError, CounterplayError, StateError
 from counterplay.events import JsonObject
@@ -121,6 +122,7 @@ class Session:
     def run(self, on_started: Callable[[], None] = lambda: None) -> Ended:
         """Work to the end. StateError and ConfigError: it could not begin, or the store failed it."""
         began = time.monotonic()
+        settle_allocator()
         with ExitStack() as stack:
             database = self._open_store(stack)
             self._log_start(database)

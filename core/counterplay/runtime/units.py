@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from codecs import getincrementaldecoder
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -151,12 +152,12 @@ def _hour_of(text: str) -> int:
 
 def _is_utf8(body: bytes | mmap) -> bool:
     """The slicer does not look inside strings, so this is asked once a unit."""
-    if isinstance(body, bytes) and body.isascii():
-        return True
-    from codecs import getincrementaldecoder
-
-    decoder = getincrementaldecoder("utf-8")()
     try:
+        if isinstance(body, bytes):
+            if not body.isascii():
+                body.decode("utf-8")
+            return True
+        decoder = getincrementaldecoder("utf-8")()
         for start in range(0, len(body), _CHUNK):
             decoder.decode(body[start : start + _CHUNK])
         decoder.decode(b"", True)
