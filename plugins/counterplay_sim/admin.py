@@ -141,8 +141,12 @@ class AdminService:
     def _subscription(self, request: Request) -> Any:
         """Disable a subscription as an administrator would: `content_type`, `by`."""
         wanted = _object(request, "content_type", "by")
-        tenant = self._tenant(request)
-        subscriptions.stop(tenant, wanted["content_type"], by=wanted.get("by", "a tenant admin"))
+        tenant, by = self._tenant(request), wanted.get("by", "a tenant admin")
+        if wanted.get("content_type") not in CONTENT_TYPES:
+            raise ValueError(f"content_type is one of {', '.join(CONTENT_TYPES)}")
+        if not isinstance(by, str) or not by:
+            raise ValueError("by is the name of who disables it")
+        subscriptions.stop(tenant, wanted["content_type"], by=by)
         return subscriptions.listed(tenant)
 
     def _renew(self, request: Request) -> Any:
