@@ -1,6 +1,6 @@
 """For plugin authors: pytest fixtures. Import what a test needs into its `conftest.py`.
 
-from counterplay.testing import simulator  # noqa: F401
+from counterplay.testing import pytest_configure, simulator  # noqa: F401
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ import pytest
 if TYPE_CHECKING:
     from counterplay_sim.simulator import Simulator
 
-__all__ = ["simulator"]
+__all__ = ["pytest_configure", "simulator"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker `simulator`; in a `conftest.py` pytest calls it by itself."""
+    config.addinivalue_line("markers", "simulator(**options): options of the simulated tenant")
 
 
 @pytest.fixture
@@ -23,8 +28,8 @@ def simulator(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Simula
 
     Its connections are `simulator.m365_settings()` and `simulator.intake_settings()`, its verdict
     `simulator.oracle().verdict()`. A marker gives it other options, those of `Simulator`:
-    `@pytest.mark.simulator(events=100, faults=[{"kind": "AF20050"}])`; register the marker in your pytest
-    settings. Skipped when the plugin `sim` is not installed.
+    `@pytest.mark.simulator(events=100, faults=[{"kind": "AF20050"}])`; `pytest_configure` registers it.
+    Skipped when the plugin `sim` is not installed.
     """
     installed = pytest.importorskip("counterplay_sim.testing", reason="the plugin sim is not installed")
     marker = request.node.get_closest_marker("simulator")

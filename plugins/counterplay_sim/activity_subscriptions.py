@@ -26,6 +26,8 @@ PERIODS, STARTED, READY = "@sim.periods", "@sim.started", "@sim.ready"
 DISABLED_BY, REMOVED = "@sim.disabled_by", "@sim.removed"
 NOTIFIED, FAILURES, NEXT_TRY = "@sim.notified", "@sim.failures", "@sim.next_try"
 _FOR_EVER = 2**63 - 1
+_BODY = ("webhook",)
+_WEBHOOK = ("address", "authId", "expiration")
 
 #: Proves that a listener is there: (address, authId) to the reason why it is refused, or None.
 Validate = Callable[[str, str], str | None]
@@ -132,13 +134,16 @@ def _webhook(body: bytes, now: int) -> Doc | None:
     if not body.strip():
         return None
     try:
-        webhook = orjson.loads(body).get("webhook")
+        document = orjson.loads(body)
+        webhook = document.get("webhook")
     except (ValueError, AttributeError):
         raise AfError("AF20002", "Invalid parameter type: webhook. Expected type: object") from None
+    _refuse_unknown(document, _BODY)
     if webhook is None:
         return None
     if not isinstance(webhook, dict):
         raise AfError("AF20002", "Invalid parameter type: webhook. Expected type: object")
+    _refuse_unknown(webhook, _WEBHOOK)
     address = str(webhook.get("address") or "")
     if not address.lower().startswith("https://"):
         raise AfError(
@@ -157,6 +162,13 @@ def _webhook(body: bytes, now: int) -> Doc | None:
         "authId": str(webhook.get("authId") or ""),
         "expiration": expiration,
     }
+
+
+def _refuse_unknown(document: Doc, known: tuple[str, ...]) -> None:
+    """A member that the request does not have would be a setting that is silently not made."""
+    unknown = next((name for name in document if name not in known), None)
+    if unknown is not None:
+        raise AfError("AF20002", f"Invalid parameter: {unknown}. Expected: {', '.join(known)}")
 
 
 def _moment(text: str) -> datetime:

@@ -55,6 +55,8 @@ class Webhooks:
         """Ask a listener to answer 200; the reason why it is refused, or None."""
         if not _is_loopback(address):
             return "This simulator calls loopback addresses only (https://127.0.0.1/ and the like)."
+        if not _has_port(address):
+            return "The port of the address is not a number from 1 to 65535."
         code = secrets.token_hex(16)
         status = _post(address, auth_id, {"validationCode": code}, {"Webhook-ValidationCode": code})
         return None if status == 200 else "The endpoint did not return HTTP 200."
@@ -132,6 +134,13 @@ def _is_loopback(address: str) -> bool:
     try:
         host = urlsplit(address).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _has_port(address: str) -> bool:
+    try:
+        return urlsplit(address).port != 0
     except ValueError:
         return False
 

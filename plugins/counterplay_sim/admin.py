@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from counterplay_sim import activity_subscriptions as subscriptions
+from counterplay_sim import grants
 from counterplay_sim.clock import NANOSECONDS, stamp
 from counterplay_sim.http_server import Answer, Request
 from counterplay_sim.oracle_ledger import LedgerEntry
@@ -52,6 +53,8 @@ class AdminService:
             ("POST", "/clock"): self._set_clock,
             ("GET", "/strictness"): self._strictness,
             ("POST", "/strictness"): self._set_strictness,
+            ("GET", "/grants"): self._grants,
+            ("PUT", "/grants"): self._set_grants,
             ("POST", "/events"): self._event,
             ("POST", "/subscriptions"): self._subscription,
             ("POST", "/renew"): self._renew,
@@ -114,6 +117,15 @@ class AdminService:
         self._simulator.tighten(_object(request))
         return self._strictness(request)
 
+    def _grants(self, request: Request) -> Any:
+        return self._tenant(request).grants
+
+    def _set_grants(self, request: Request) -> Any:
+        """What the tenant's own application may do, by service; services that are not named stay."""
+        tenant = self._tenant(request)
+        grants.grant(tenant, _object(request))
+        return tenant.grants
+
     def _event(self, request: Request) -> Any:
         """Write an event into the log: `content_type`, `event`, `listable_in` seconds from now."""
         wanted = _object(request, "content_type", "event", "listable_in")
@@ -129,8 +141,12 @@ class AdminService:
     def _subscription(self, request: Request) -> Any:
         """Disable a subscription as an administrator would: `content_type`, `by`."""
         wanted = _object(request, "content_type", "by")
-        tenant = self._tenant(request)
-        subscriptions.stop(tenant, wanted["content_type"], by=wanted.get("by", "a tenant admin"))
+        tenant, by = self._tenant(request), wanted.get("by", "a tenant admin")
+        if wanted.get("content_type") not in CONTENT_TYPES:
+            raise ValueError(f"content_type is one of {', '.join(CONTENT_TYPES)}")
+        if not isinstance(by, str) or not by:
+            raise ValueError("by is the name of who disables it")
+        subscriptions.stop(tenant, wanted["content_type"], by=by)
         return subscriptions.listed(tenant)
 
     def _renew(self, request: Request) -> Any:

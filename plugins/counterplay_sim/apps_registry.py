@@ -81,7 +81,7 @@ def granted(tenant: Tenant, app: App, kind: str, resource: Doc) -> list[str]:
     Those of the tenant's own application are `tenant.grants`, less what was taken away by Graph since the
     tenant began; for everything else, app role assignments say it.
     """
-    names = {role["id"]: str(role["value"]) for role in resource.get("appRoles", ())}
+    names = {role["id"]: str(role["value"]) for role in resource.get("appRoles", ()) if role.get("value")}
     assigned = [
         names[one["appRoleId"]]
         for one in tenant.objects["appRoleAssignment"].where("principalId", app.principal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ import click
 from counterplay.errors import ConfigError, CounterplayError
 
 if TYPE_CHECKING:
+    from counterplay_sim.faults import Fault
     from counterplay_sim.oracle import Oracle
     from counterplay_sim.simulator import Simulator
+    from counterplay_sim.strictness import Strictness
 
 _STATE_DIR = click.option(
     "--state-dir",
@@ -27,19 +30,37 @@ _STATE_DIR = click.option(
 @click.group(invoke_without_command=True)
 @_STATE_DIR
 @click.option(
-    "--port", default=0, metavar="N", help="Listen on N (login), N+1 (Graph), N+2 (audit), N+3 (intake)."
+    "--port",
+    default=0,
+    metavar="N",
+    type=click.IntRange(0, 65532),
+    help="Listen on N (login), N+1 (Graph), N+2 (audit), N+3 (intake).",
 )
-@click.option("--admin-port", default=0, metavar="N", help="Listen on N for settings, faults and the report.")
+@click.option(
+    "--admin-port",
+    default=0,
+    metavar="N",
+    type=click.IntRange(0, 65535),
+    help="Listen on N for settings, faults and the report.",
+)
 @click.option("--seed", default=1, metavar="N", show_default=True, help="What a new tenant is invented from.")
 @click.option(
     "--events",
     default=4000,
     metavar="N",
+    type=click.IntRange(0),
     show_default=True,
     help="How many ordinary audit events a new tenant has.",
 )
-@click.option("--users", default=40, metavar="N", show_default=True, help="How many users it has.")
-@click.option("--rules", type=int, metavar="N", help="How many inbox rules they have together.")
+@click.option(
+    "--users",
+    default=40,
+    metavar="N",
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many users it has.",
+)
+@click.option("--rules", type=click.IntRange(0), metavar="N", help="How many inbox rules they have together.")
 @click.option(
     "--scenario",
     "scenarios",
@@ -64,13 +85,24 @@ _STATE_DIR = click.option(
     type=click.IntRange(1, 100),
     help="How many tenants to serve: connections sim, sim-2, sim-3 ...",
 )
-@click.option("--rate", type=float, metavar="N", help="Let the tenant's clock run so many times as fast.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0),
+    metavar="N",
+    help="Let the tenant's clock run so many times as fast.",
+)
 @click.option("--plain-http", is_flag=True, help="Speak HTTP without TLS: for measurements only.")
 @click.option(
     "--requests-per-minute",
-    type=int,
+    type=click.IntRange(1),
     metavar="N",
     help="What the audit feed takes before it answers AF429. Default: 2000.",
+)
+@click.option(
+    "--grants",
+    metavar="LIST",
+    help="What the application may do: all, or graph:User.Read.All,activity:ActivityFeed.Read ...;"
+    " services that are not named keep theirs.",
 )
 @click.option(
     "--faults",
@@ -93,6 +125,7 @@ def sim(
     rate: float | None,
     plain_http: bool,
     requests_per_minute: int | None,
+    grants: str | None,
     faults: Path | None,
 ) -> None:
     """Run the simulated Microsoft 365 tenant and its intake until Ctrl-C.
@@ -109,9 +142,9 @@ def sim(
     context.obj = folder
     if context.invoked_subcommand is not None:
         return
+    from counterplay_sim.grants import parse_grants
     from counterplay_sim.scenario.build import DEFAULT, Plan, scenario_names
     from counterplay_sim.simulator import Simulator
-    from counterplay_sim.strictness import Strictness
 
     try:
         plan = Plan(
@@ -122,15 +155,17 @@ def sim(
             licence=licence,
         )
         found, switches = _rules(faults)
+        rules_of = _switches(switches, faults)
         if requests_per_minute is not None:
-            switches = {**switches, "requests_per_minute": requests_per_minute}
+            rules_of = replace(rules_of, requests_per_minute=requests_per_minute)
         simulator = Simulator(
             folder,
             seed=seed,
             plan=plan,
             tenants=tenants,
             faults=found,
-            strictness=Strictness.parse(switches),
+            strictness=rules_of,
+            grants=None if grants is None else parse_grants(grants),
             port=port,
             admin_port=admin_port,
             tls=not plain_http,
@@ -208,7 +243,7 @@ def _settings(simulator: Simulator) -> str:
     return f"{text}# for other processes: COUNTERPLAY_SIM={where}\n# admin: {admin}\n# Ctrl-C ends it"
 
 
-def _rules(file: Path | None) -> tuple[list[Any], dict[str, Any]]:
+def _rules(file: Path | None) -> tuple[list[Fault], dict[str, Any]]:
     """The faults and the switches of a faults file. ConfigError: it is no such file."""
     if file is None:
         return [], {}
@@ -217,12 +252,36 @@ def _rules(file: Path | None) -> tuple[list[Any], dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"not a JSON file: {error}", path=file) from error
     if isinstance(content, list):
-        return content, {}
-    if isinstance(content, dict) and set(content) <= {"faults", "strictness"}:
-        return list(content.get("faults", [])), dict(content.get("strictness", {}))
-    raise ConfigError(
-        "a faults file holds a JSON list of faults, or an object with `faults` and `strictness`", path=file
-    )
+        content = {"faults": content}
+    if not isinstance(content, dict) or not set(content) <= {"faults", "strictness"}:
+        raise ConfigError(
+            "a faults file holds a JSON list of faults, or an object with `faults` and `strictness`",
+            path=file,
+        )
+    faults, switches = content.get("faults", []), content.get("strictness", {})
+    if not isinstance(faults, list):
+        raise ConfigError("`faults` is a list of rules", path=file)
+    if not isinstance(switches, dict):
+        raise ConfigError("`strictness` is an object of switches", path=file)
+    return [_fault(rule, number, file) for number, rule in enumerate(faults, 1)], switches
+
+
+def _fault(rule: Any, number: int, file: Path) -> Fault:
+    from counterplay_sim.faults import Fault
+
+    try:
+        return Fault.parse(rule)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"fault {number}: {error}", path=file) from error
+
+
+def _switches(switches: dict[str, Any], file: Path | None) -> Strictness:
+    from counterplay_sim.strictness import Strictness
+
+    try:
+        return Strictness.parse(switches)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"strictness: {error}", path=file) from error
 
 
 def _fail(error: Exception) -> None:

@@ -18,8 +18,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qsl
 
+from counterplay_sim import fault_checks as check
 from counterplay_sim import faults_log
 from counterplay_sim.faults_log import LogFault
+from counterplay_sim.scenario.noise import CONTENT_TYPES
 
 _BLOB = "/audit/"
 _LISTING = "/subscriptions/content$"
@@ -113,38 +115,61 @@ class Fault:
     @classmethod
     def parse(cls, rule: Mapping[str, Any]) -> Fault:
         """A rule from JSON. ValueError: it has a member that no rule has, or a value of no use."""
+        if not isinstance(rule, Mapping):
+            raise ValueError(f"a fault is an object, not {rule!r}")
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(rule) - known)
         if unknown:
             raise ValueError(f"a fault has no {unknown[0]!r}; it may have {', '.join(sorted(known))}")
         values = dict(rule)
         kind = values.get("kind", "")
-        if kind and kind not in KINDS:
-            raise ValueError(f"a fault's kind is one of {', '.join(sorted(KINDS))}, not {kind!r}")
+        check.choice("a fault's kind", kind, sorted(KINDS))
         for name in ("nth", "digits"):
             if name in values:
                 given = values[name]
-                values[name] = (given,) if isinstance(given, int) else tuple(given)
-        values["headers"] = tuple(dict(values.get("headers", ())).items())
-        fault = cls(**{**_defaults(kind), **values})
-        fault._check()
-        return fault
+                values[name] = tuple(given) if isinstance(given, list | tuple) else (given,)
+        if not isinstance(values.get("headers", {}), Mapping):
+            raise ValueError(f"headers is an object of texts, not {values['headers']!r}")
+        values["headers"] = tuple(values.get("headers", {}).items())
+        return cls(**{**_defaults(kind), **values})
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
+        """ValueError: a member has a value that would make the rule meet nothing, or break the wire."""
+        self._check_whom()
+        for name in ("kind", "body", "host"):
+            check.text(name, getattr(self, name))
+        check.choice("kind", self.kind, KINDS)
+        check.choice("element", self.element, ELEMENTS, empty=False)
         if self.reset not in ("", "before", "after"):
             raise ValueError(f"reset is 'before' or 'after', not {self.reset!r}")
-        if self.element not in ELEMENTS:
-            raise ValueError(f"element is one of {', '.join(ELEMENTS)}, not {self.element!r}")
-        if not all(isinstance(digit, int) and 0 <= digit <= 9 for digit in self.digits):
-            raise ValueError("digits are numbers from 0 to 9")
-        for name, pattern in (("path", self.path), ("blob", self.blob)):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{name} is no regular expression: {error}") from error
-        for name in ("probability", "delay", "drip", "skew", "minutes", "megabytes", "times", "per_target"):
-            if not isinstance(getattr(self, name), int | float):
-                raise ValueError(f"{name} is a number")
+        if self.status != 0 or isinstance(self.status, bool):
+            check.whole("status", self.status, 100, 599)
+        if self.truncate is not None:
+            check.whole("truncate", self.truncate)
+        for name in ("delay", "drip", "minutes", "megabytes"):
+            check.number(name, getattr(self, name), 0)
+        check.number("skew", self.skew)
+        if not isinstance(self.digits, tuple) or not self.digits:
+            raise ValueError(f"digits are numbers from 0 to 9, not {self.digits!r}")
+        for digit in self.digits:
+            check.whole("digits", digit, 0, 9)
+        check.headers(self.headers)
+
+    def _check_whom(self) -> None:
+        check.choice("service", self.service, check.SERVICES)
+        check.choice("method", self.method, check.METHODS)
+        check.pattern("path", self.path)
+        check.pattern("blob", self.blob)
+        check.text("content_type", self.content_type)
+        if self.content_type.lower() not in ("", *(one.lower() for one in CONTENT_TYPES)):
+            check.choice("content_type", self.content_type, CONTENT_TYPES)
+        if not isinstance(self.nth, tuple):
+            raise ValueError(f"nth is a number or a list of numbers from 1, not {self.nth!r}")
+        for place in self.nth:
+            check.whole("nth", place, 1)
+        check.number("probability", self.probability, 0, 1)
+        for name in ("times", "per_target"):
+            check.whole(name, getattr(self, name))
 
     @property
     def log_fault(self) -> LogFault | None:

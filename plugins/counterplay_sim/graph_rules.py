@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
+from counterplay_sim import fault_checks as check
+
 
 @dataclass(frozen=True, slots=True)
 class GraphRules:
@@ -51,6 +53,20 @@ class GraphRules:
     token_loop: int = 300
     inner_error: str = "innerError"
 
+    def __post_init__(self) -> None:
+        for name in ("empty_page_every", "premium_refusal_every"):
+            check.whole(f"{name} of Graph", getattr(self, name))
+        for name in ("token_requests", "token_loop"):
+            check.whole(f"{name} of Graph", getattr(self, name), 1)
+        for name in ("throttle_scale", "mailbox_seconds"):
+            check.number(f"{name} of Graph", getattr(self, name), 0)
+        for name in ("settle", "link_life", "directory_audit_latency", "audit_search_runs"):
+            if getattr(self, name) < timedelta(0):
+                raise ValueError(f"{name} of Graph is a span of time that is not negative")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} of Graph is one of {choices}, not {getattr(self, name)!r}")
+
     @classmethod
     def parse(cls, switches: Mapping[str, Any]) -> GraphRules:
         """From JSON, spans in seconds. ValueError: no switch has that name, or no such value."""
@@ -70,8 +86,6 @@ class GraphRules:
                 value = float(value)
             elif type(value) is not type(usual):
                 raise ValueError(f"{name} of Graph is a {type(usual).__name__}, not {value!r}")
-            if name in _CHOICES and value not in _CHOICES[name]:
-                raise ValueError(f"{name} of Graph is one of {_CHOICES[name]}, not {value!r}")
             values[name] = value
         return cls(**values)
 

@@ -124,6 +124,8 @@ class IntakeService:
                 payload = bytes(msgspec.json.decode(payload, type=dict[str, msgspec.Raw])[name])
             except (msgspec.MsgspecError, KeyError):
                 raise _IntakeError(400, f"the body has nothing at {path}") from None
+            except RecursionError:
+                raise _too_deep() from None
         return self._slices(tenant, payload)
 
     @staticmethod
@@ -136,6 +138,8 @@ class IntakeService:
             raw = [bytes(one) for one in msgspec.json.decode(payload, type=list[msgspec.Raw])]
         except msgspec.MsgspecError:  # stricter than the JSON that was read above
             raw = [json.dumps(one, separators=(",", ":")).encode() for one in documents]
+        except RecursionError:
+            raise _too_deep() from None
         return [
             (tenant, one.encode("utf-8", "surrogatepass") if isinstance(one, str) else bytes_of)
             for one, bytes_of in zip(documents, raw, strict=True)
@@ -144,8 +148,12 @@ class IntakeService:
     def _tenant(self, key: object) -> Tenant:
         if not isinstance(key, str) or not key:
             raise _IntakeError(401, "an intake key is missing")
+        try:
+            given = key.encode()
+        except UnicodeEncodeError:
+            raise _IntakeError(401, "the intake key is malformed") from None
         for tenant in self._tenants():
-            if hmac.compare_digest(key.encode(), tenant.intake_key.encode()):
+            if hmac.compare_digest(given, tenant.intake_key.encode()):
                 return tenant
         raise _IntakeError(403, "the intake key is not known")
 
@@ -191,6 +199,10 @@ def _json(payload: bytes) -> Any:
         return json.loads(payload)  # takes what the fast one refuses: lone surrogates, huge numbers
     except (ValueError, RecursionError):
         raise _IntakeError(400, "the body is not JSON") from None
+
+
+def _too_deep() -> _IntakeError:
+    return _IntakeError(400, "the body is nested too deep")
 
 
 def _object(payload: bytes) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class LoginService:
     def handle(self, request: Request) -> Answer:
         match = _PATH.fullmatch(request.path)
         if match is None:
-            return self.failure(404, "AADSTS90002: no such address.")
+            return self._refuse(_RefusalError(404, "invalid_request", 90002, "No such address."))
         host, name, operation = match.groups()
         cloud = CLOUDS.get(host or request.headers.get("host", "").partition(":")[0].lower())
         try:

@@ -23,6 +23,7 @@ from counterplay_sim.clock import Clock
 from counterplay_sim.faults import Fault, FaultPlan
 from counterplay_sim.faults_log import SKEWED, LogFault
 from counterplay_sim.faults_record import FaultRecord
+from counterplay_sim.grants import Grants, checked, grant
 from counterplay_sim.graph import GraphService
 from counterplay_sim.http_server import Listener, Service
 from counterplay_sim.intake import IntakeService
@@ -64,6 +65,7 @@ class Simulator:
         faults: Iterable[Fault | Mapping[str, Any]] = (),
         clock: Clock | None = None,
         strictness: Strictness | None = None,
+        grants: Grants | None = None,
         port: int = 0,
         admin_port: int = 0,
         tls: bool = True,
@@ -73,6 +75,7 @@ class Simulator:
         self.clock = clock or Clock()
         self.strictness = strictness or Strictness()
         self.faults = FaultPlan(faults, seed)
+        self._grants = checked(grants or {})
         self._own_clock = clock is None
         self._seed = seed
         self._plan = plan or Plan(events=events)
@@ -306,6 +309,8 @@ class Simulator:
             faults = [*made.blobs.faults]
             faults += [fault for fault in self._in_the_log() if fault not in faults]
             made.disturb(faults)
+            if self._grants and row.id not in known:
+                grant(made, self._grants)
             self._tenants[row.id] = made
 
     def _moment_of_creation(self) -> datetime:

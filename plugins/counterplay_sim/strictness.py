@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
+from counterplay_sim import fault_checks as check
 from counterplay_sim.graph_rules import GraphRules
 
 
@@ -77,6 +79,17 @@ class Strictness:
             if getattr(self, name) not in choices:
                 found = getattr(self, name)
                 raise ValueError(f"{name} is one of {', '.join(map(str, choices))}, not {found!r}")
+        for name, least in _LEAST.items():
+            check.whole(name, getattr(self, name), least, 7 if name == "fraction_digits" else None)
+        for name in ("keep_publisher", "stored_blobs", "dlp_needs_role"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is true or false, not {getattr(self, name)!r}")
+        if self.retry_after is not None:
+            check.whole("retry_after", self.retry_after)
+        for name in _SPANS:
+            _check_span(name, getattr(self, name))
+        if re.fullmatch(r"AF\d{3,5}", self.cooldown_code) is None:
+            raise ValueError(f"cooldown_code is a code such as AF429, not {self.cooldown_code!r}")
 
     graph: GraphRules = field(default_factory=GraphRules)
 
@@ -87,13 +100,13 @@ class Strictness:
         values = {}
         for name, value in switches.items():
             if name not in kinds:
-                raise ValueError(f"no switch is called {name!r}; there are {', '.join(sorted(kinds))}")
+                check.choice("a switch", name, sorted(kinds), empty=False)
             if name == "graph":
                 value = value if isinstance(value, GraphRules) else GraphRules.parse(value)
             elif "timedelta" in kinds[name] and value is not None:
                 if not isinstance(value, int | float) or isinstance(value, bool):
                     raise ValueError(f"{name} is a number of seconds, not {value!r}")
-                value = timedelta(seconds=value)
+                value = _span(name, value)
             elif kinds[name] in _TYPES and not isinstance(value, _TYPES[kinds[name]]):
                 raise ValueError(f"{name} is a value of type {kinds[name]}, not {value!r}")
             values[name] = value
@@ -107,10 +120,55 @@ class Strictness:
 
 
 _CHOICES: dict[str, tuple[object, ...]] = {
+    "throttle_status": (403, 429),
+    "gone_status": (400, 404),
+    "cooldown_status": (400, 403, 429),
     "quota_by": ("tenant", "publisher"),
     "page_order": ("sorted", "shuffled", "reversed"),
     "endtime_spelling": ("lower", "camel", "random"),
     "created_is": ("last", "first"),
     "bodyless_start": ("keep", "remove"),
 }
+#: Numbers, and the least that makes sense of each.
+_LEAST = {
+    "requests_per_minute": 0,
+    "page_size": 1,
+    "blob_events": 1,
+    "webhook_patience": 1,
+    "webhook_items": 1,
+    "fraction_digits": 0,
+    "alerts_page": 1,
+}
+#: Spans; the value says whether one of no length makes sense.
+_SPANS = {
+    "page_life": False,
+    "blob_span": False,
+    "retention": False,
+    "retention_slack": True,
+    "content_life": False,
+    "backfill": True,
+    "start_cooldown": True,
+    "start_lag": True,
+    "webhook_retry": False,
+    "audit_latency": True,
+}
+
+
+def _span(name: str, seconds: float) -> timedelta:
+    try:
+        return timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        raise ValueError(f"{name} is a number of seconds, not {seconds!r}") from None
+
+
+def _check_span(name: str, span: object) -> None:
+    if span is None and name == "page_life":
+        return
+    if not isinstance(span, timedelta):
+        raise ValueError(f"{name} is a span of time, not {span!r}")
+    if span < timedelta(0) or (not span and not _SPANS[name]):
+        limit = "not negative" if _SPANS[name] else "longer than 0"
+        raise ValueError(f"{name} is a span of time that is {limit}, not {span.total_seconds():g} seconds")
+
+
 _TYPES: dict[str, type] = {"int": int, "str": str, "bool": bool}

@@ -30,9 +30,16 @@ Doc = dict[str, Any]
 
 GRANTS = {
     "graph": [
+        "AuditLog.Read.All",
+        "AuditLogsQuery.Read.All",
+        "Directory.Read.All",
+        "IdentityRiskEvent.Read.All",
+        "IdentityRiskyUser.Read.All",
         "MailboxSettings.ReadWrite",
         "Organization.Read.All",
         "SecurityAlert.Read.All",
+        "SecurityIncident.Read.All",
+        "ThreatHunting.Read.All",
         "User.EnableDisableAccount.All",
         "User.Read.All",
         "User.RevokeSessions.All",
@@ -188,9 +195,10 @@ class Tenant:
 
     def change_user(self, user: Doc, values: Doc, *, app: str, request: str) -> None:
         """Set properties of a user."""
-        before = {name: user.get(name) for name in values}
         with self.transaction():
-            self.users.put(user["id"], {**user, **values})
+            known = self.users[user["id"]]
+            before = {name: known.get(name) for name in values}
+            self.users.put(user["id"], {**known, **values})
             self.journal(
                 "update_user",
                 user=user["id"],
@@ -200,6 +208,12 @@ class Tenant:
                 app=app,
                 request=request,
             )
+
+    def set_grants(self, grants: dict[str, list[str]]) -> None:
+        """Keep what the tenant's own application may do, by service, also after a restart."""
+        with self.transaction():
+            self._store.change_tenant(self.id, {**self.row.doc, "grants": grants})
+            self.row.doc["grants"] = self.grants = grants
 
     def log(self, content_type: str, event: Doc, at: int) -> None:
         """Append an event to the ingestion log; it can be listed from `at` (ns) on."""

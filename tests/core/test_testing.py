@@ -9,7 +9,6 @@ from pathlib import Path
 TEST = """
 import pytest
 import requests
-from counterplay.testing import simulator  # noqa: F401
 
 def test_it_serves(simulator):
     answer = requests.post(
@@ -30,9 +29,10 @@ def test_it_takes_options(simulator):
 
 
 def test_a_third_party_gets_a_simulator_by_one_import(tmp_path: Path) -> None:
-    """In a project of its own, with the marker registered there."""
+    """In a project of its own, whose conftest has that import and nothing more."""
     (tmp_path / "test_mine.py").write_text(TEST)
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = simulator: options of the simulator\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    (tmp_path / "conftest.py").write_text("from counterplay.testing import pytest_configure, simulator\n")
     command = [
         sys.executable,
         "-m",

@@ -8,12 +8,14 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
+from cryptography import x509
+
 from counterplay_sim.clock import stamp
 from counterplay_sim.graph import audit
 from counterplay_sim.graph.audit import Target
 from counterplay_sim.graph.call import Call, Listing
 from counterplay_sim.graph.directory import principal
-from counterplay_sim.graph.errors import bad_request, denied, invalid_property, no_object
+from counterplay_sim.graph.errors import bad_request, denied, invalid_property, invalid_value, no_object
 from counterplay_sim.graph.users import find_user
 from counterplay_sim.http_server import Answer
 
@@ -99,6 +101,7 @@ def _create_application(call: Call) -> Answer:
     if not values.get("displayName"):
         raise bad_request("Property displayName is required.", "Request_BadRequest")
     _refuse_read_only(values)
+    _refuse_unusable(values)
     made = {
         "id": call.new_id(),
         "appId": call.new_id(),
@@ -136,11 +139,41 @@ def _refuse_read_only(values: Doc) -> None:
             raise invalid_property(name)
 
 
+def _refuse_unusable(values: Doc) -> None:
+    """What the contract's types let pass, and a token could never be made with. GraphError 400."""
+    if "displayName" in values and not values["displayName"]:
+        raise invalid_value("displayName", "Application")
+    for key in values.get("keyCredentials") or ():
+        if key.get("key") is not None and not _is_key(key):
+            raise bad_request("Key value is invalid certificate", "KeyCredentialsInvalidKey")
+    for wanted in values.get("requiredResourceAccess") or ():
+        listed = wanted.get("resourceAccess")
+        if not wanted.get("resourceAppId") or listed is None:
+            raise invalid_value("requiredResourceAccess", "Application")
+        if not all(one.get("id") and one.get("type") in ("Role", "Scope") for one in listed):
+            raise invalid_value("resourceAccess", "RequiredResourceAccess")
+    for role in values.get("appRoles") or ():
+        if not role.get("id") or not role.get("displayName"):
+            raise invalid_value("appRoles", "Application")
+
+
+def _is_key(credential: Doc) -> bool:
+    """Whether the key is base64, and that of a certificate where it says so."""
+    try:
+        raw = base64.b64decode(credential["key"], validate=True)
+        if credential.get("type") == "AsymmetricX509Cert":
+            x509.load_der_x509_certificate(raw)
+    except ValueError:
+        return False
+    return bool(raw)
+
+
 def _update_application(call: Call, key: str) -> Answer:
     values = call.body(APPLICATION)
     found = _named(call, "application", key)
     _need_owned(call, found, "Application.ReadWrite.All")
     _refuse_read_only(values)
+    _refuse_unusable(values)
     before = {name: found.get(name) for name in values}
     with call.tenant.transaction():
         call.put("application", {**found, **values})
@@ -256,6 +289,9 @@ def _create_principal(call: Call) -> Answer:
             f" name {app} is already in use.",
             "Request_MultipleObjectsWithSameKeyValue",
         )
+    if "id" in values:
+        raise invalid_property("id")
+    _refuse_unusable(values)
     made = service_principal(call.new_id(), app, known["displayName"], call.tenant.id)
     made |= {"createdByAppId": call.app, **values}
     with call.tenant.transaction():
@@ -299,6 +335,7 @@ def _update_principal(call: Call, key: str) -> Answer:
     for name in ("id", "appId", "appOwnerOrganizationId", "servicePrincipalType", "appDisplayName"):
         if name in values:
             raise invalid_property(name)
+    _refuse_unusable(values)
     before = {name: found.get(name) for name in values}
     with call.tenant.transaction():
         call.put("servicePrincipal", {**found, **values})

@@ -42,6 +42,8 @@ def _requests(body: Doc) -> dict[str, Doc]:
             raise bad_request(f"Batch request id : {one['id']} is a duplicate.")
         if one.get("method") not in _METHODS or not isinstance(one.get("url"), str):
             raise bad_request(f"Invalid batch payload format. Request id : {one['id']} has no method or url.")
+        if not isinstance(one.get("headers") or {}, dict):
+            raise bad_request(f"Invalid batch payload format. The headers of request id : {one['id']}.")
         if one["url"].startswith(("http:", "https:")):
             raise bad_request(f"Invalid URL of request id : {one['id']}. It must be relative.")
         found[one["id"]] = one

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -143,8 +144,8 @@ class Contract:
             if self.properties(kind):
                 self.check(value, _type_of(value, kind), path=f"{name}/")
         elif kind in ("datetime", "guid"):
-            pattern = _TIME if kind == "datetime" else _GUID
-            if not isinstance(value, str) or not pattern.fullmatch(value):
+            fits = _is_moment if kind == "datetime" else _GUID.fullmatch
+            if not isinstance(value, str) or not fits(value):
                 raise _no_conversion(name, "Edm.DateTimeOffset" if kind == "datetime" else "Edm.Guid")
         elif kind in self._flags:
             self.check_flags(str(value), kind)
@@ -166,6 +167,17 @@ def _type_of(value: Doc, kind: str) -> str:
     """The type of a polymorphic value is the one that it names."""
     named = value.get("@odata.type")
     return named.removeprefix("#") if kind.endswith(".oneOf") and isinstance(named, str) else kind
+
+
+def _is_moment(text: str) -> bool:
+    """Whether a text is a moment that there was or will be, in UTC too."""
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _no_conversion(name: str, kind: str) -> GraphError:

@@ -148,8 +148,8 @@ def _run(call: Call) -> Answer:
     start, end = _window(call, sent.get("timespan"))
     try:
         result = _result(call, text, start, end)
-    except (kql.KqlError, RecursionError) as error:
-        raise bad_request(str(error) or "The query is nested too deeply.") from None
+    except kql.KqlError as error:
+        raise bad_request(str(error)) from None
     return call.json(
         {
             "@odata.context": f"https://graph.microsoft.com/{call.version}/$metadata"

@@ -35,6 +35,8 @@ _TOKEN = re.compile(
 )
 _DATETIME = re.compile(r"datetime\(\s*([^)\s]+(?: [\d:.]+)?)\s*\)", re.IGNORECASE)
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DEEPEST = 50  # conditions in parentheses
+_LONGEST_NUMBER = 30
 _WORD = re.compile(r"[^0-9a-z]+")
 
 
@@ -115,6 +117,7 @@ class _Parser:
         self._at = 1  # after the table's name
         self._now = now
         self._columns: Columns = {}
+        self._depth = 0
 
     def pipe(self, result: Result) -> Result:
         while self._at < len(self._tokens):
@@ -154,9 +157,9 @@ class _Parser:
 
     def _do_take(self, result: Result) -> Result:
         kind, value = self._next()
-        if kind != "number" or "." in value or int(value) < 0:
+        if kind != "number" or "." in value or _number(value) < 0:
             raise KqlError(f"take: expected a whole number, not {value!r}.")
-        return Result(result.columns, result.rows[: int(value)])
+        return Result(result.columns, result.rows[: int(_number(value))])
 
     _do_limit = _do_take
 
@@ -172,7 +175,10 @@ class _Parser:
             keys.append((self._known(name), down))
         rows = result.rows
         for name, down in reversed(keys):
-            rows = sorted(rows, key=_by(name), reverse=down)
+            try:
+                rows = sorted(rows, key=_by(name), reverse=down)
+            except TypeError:
+                raise KqlError(f"order: the column {name} cannot be sorted by.") from None
         return Result(result.columns, rows)
 
     _do_sort = _do_order
@@ -203,16 +209,20 @@ class _Parser:
     # Conditions
 
     def _or(self) -> Test:
-        left = self._and()
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise KqlError("The query is nested too deeply.")
+        tests = [self._and()]
         while self._accept("or"):
-            left = _either(left, self._and())
-        return left
+            tests.append(self._and())
+        self._depth -= 1
+        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
 
     def _and(self) -> Test:
-        left = self._single()
+        tests = [self._single()]
         while self._accept("and"):
-            left = _both(left, self._single())
-        return left
+            tests.append(self._single())
+        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
 
     def _single(self) -> Test:
         if self._accept("("):
@@ -274,21 +284,23 @@ class _Parser:
         if kind == "text":
             return _unquoted(text)
         if kind == "number":
-            return float(text) if "." in text else int(text)
+            return _number(text)
         if kind == "time":
             return text
         if kind == "word" and text.lower() in ("true", "false"):
             return text.lower() == "true"
         if kind == "word" and text.lower() in ("ago", "now"):
             self._expect("(")
-            back = timedelta(0)
             if not self._accept(")"):
                 span = self._next()
                 if span[0] != "span":
                     raise KqlError(f"ago: expected a timespan such as 1h, not {span[1]!r}.")
-                back = _span(span[1])
                 self._expect(")")
-            return self._now - back
+                try:
+                    return self._now - _span(span[1])
+                except OverflowError:
+                    raise KqlError(f"ago: the timespan {span[1]} is too long.") from None
+            return self._now
         raise self._error(text)
 
     # Tokens
@@ -391,18 +403,16 @@ def _unquoted(text: str) -> str:
     return re.sub(r"\\(.)", lambda one: {"n": "\n", "t": "\t"}.get(one[1], one[1]), text[1:-1])
 
 
+def _number(text: str) -> int | float:
+    if len(text) > _LONGEST_NUMBER:
+        raise KqlError(f"'{text[:20]}...' is not a number.")
+    return float(text) if "." in text else int(text)
+
+
 def _span(text: str) -> timedelta:
     match = re.fullmatch(r"([\d.]+)(\w+)", text)
     assert match is not None
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
-def _either(left: Test, right: Test) -> Test:
-    return lambda row: left(row) or right(row)
-
-
-def _both(left: Test, right: Test) -> Test:
-    return lambda row: left(row) and right(row)
 
 
 def _by(name: str) -> Callable[[Row], tuple[bool, Any]]:

@@ -20,6 +20,8 @@ _RULES = Listing(RULE, page=100_000, options=frozenset({"$select", "$filter", "$
 _FOLDERS = Listing("microsoft.graph.mailFolder", page=10, most=1000)
 _READ_ONLY = ("id", "hasError", "isReadOnly")
 SETTINGS = "microsoft.graph.mailboxSettings"
+_RECIPIENTS = ("forwardTo", "forwardAsAttachmentTo", "redirectTo", "fromAddresses", "sentToAddresses")
+_MOST_SEQUENCE = 2**31 - 1
 _WELL_KNOWN = (
     "Inbox",
     "Drafts",
@@ -111,7 +113,22 @@ def _values(call: Call) -> Doc:
         call.contract.check(values, RULE)
     except GraphError as error:
         raise bad_request(error.message, "RequestBodyRead") from None
+    _refuse_impossible(values)
     return {name: value for name, value in values.items() if "@odata." not in name}
+
+
+def _refuse_impossible(values: Doc) -> None:
+    """What the contract's types let pass, and Exchange does not. GraphError 400."""
+    for name in ("displayName", "sequence", "isEnabled", "actions"):
+        if name in values and values[name] in (None, "", {}):
+            raise bad_request(f"The property '{name}' must have a value.", "ErrorInvalidRequest")
+    if not 0 <= values.get("sequence", 0) <= _MOST_SEQUENCE:
+        raise bad_request("The property 'sequence' is out of range.", "ErrorInvalidRequest")
+    for part in ("actions", "conditions", "exceptions"):
+        for name in _RECIPIENTS:
+            for one in (values.get(part) or {}).get(name) or ():
+                if not (one.get("emailAddress") or {}).get("address"):
+                    raise bad_request(f"A recipient of '{name}' has no address.", "ErrorInvalidRequest")
 
 
 def _create(call: Call, name: str, folder: str) -> Answer:

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from urllib.parse import unquote
 
@@ -207,7 +207,8 @@ class GraphService:
         claims = self._claims(request, machines.audiences(url))
         tenant = self._tenant(claims)
         self._meter.count(tenant.id, self.name, "machines")
-        return self._machines.handle(request, tenant, claims)
+        with _one_writer(tenant, request):
+            return self._machines.handle(request, tenant, claims)
 
     def _tenant(self, claims: Claims) -> Tenant:
         tenant = self._find(str(claims["tid"]))
@@ -227,7 +228,7 @@ class GraphService:
         call.operation = f"{call.request.method} {template}"
         self._authorize(call, template)
         self._license(call, template)
-        with self._limits(call, template, identifiers):
+        with self._limits(call, template, identifiers), _one_writer(call.tenant, call.request):
             answer = handler(call, *identifiers)
         answer.headers += call.headers
         return answer
@@ -320,6 +321,11 @@ def _units(call: Call, template: str) -> int:
 def audiences(url: str) -> frozenset[str]:
     """The audiences of tokens that this service takes, in lower case."""
     return frozenset({url, "https://graph.microsoft.com", GRAPH})
+
+
+def _one_writer(tenant: Tenant, request: Request) -> AbstractContextManager[Any]:
+    """Held while a request is worked on that may write: what it reads is what its change is made of."""
+    return nullcontext() if request.method == "GET" else tenant.lock
 
 
 def _wrong_method() -> GraphError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any
 
@@ -9,7 +10,15 @@ from counterplay_sim.clock import stamp
 from counterplay_sim.graph import audit
 from counterplay_sim.graph.audit import Target
 from counterplay_sim.graph.call import Call, Listing
-from counterplay_sim.graph.errors import bad_request, denied, invalid_property, no_object, not_premium, synced
+from counterplay_sim.graph.errors import (
+    bad_request,
+    denied,
+    invalid_property,
+    invalid_value,
+    no_object,
+    not_premium,
+    synced,
+)
 from counterplay_sim.http_server import Answer
 
 Doc = dict[str, Any]
@@ -64,6 +73,7 @@ USERS = Listing(
     orders=frozenset({"displayName", "userPrincipalName", "createdDateTime"}),
     directory=True,
 )
+_PRINCIPAL_NAME = re.compile(r"[A-Za-z0-9'._!#^~+$-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 _WITH_ACTIVITY = 500  # the largest page with `signInActivity`
 
 READ_WRITE = ("User.ReadWrite.All", "Directory.ReadWrite.All")
@@ -209,6 +219,7 @@ def _update(call: Call, name: str) -> Answer:
         refuse_protected(call, user)
     if user.get("onPremisesSyncEnabled") and call.rules.synced_users == "refuse":
         raise synced()
+    _refuse_impossible(call, user, values)
     profile = values.pop("passwordProfile", None)
     with call.tenant.transaction():
         if profile is not None:
@@ -217,6 +228,23 @@ def _update(call: Call, name: str) -> Answer:
         if values:
             _set_values(call, user, values)
     return Answer(204)
+
+
+def _refuse_impossible(call: Call, user: Doc, values: Doc) -> None:
+    """What the contract's types let pass, and the directory does not. GraphError 400."""
+    for name in ("accountEnabled", "displayName", "mailNickname", "userPrincipalName"):
+        if name in values and values[name] in (None, ""):
+            raise invalid_value(name, "User")
+    wanted = values.get("userPrincipalName")
+    if wanted is None:
+        return
+    if not _PRINCIPAL_NAME.fullmatch(wanted):
+        raise invalid_value("userPrincipalName", "User")
+    if any(one["id"] != user["id"] for one in call.tenant.users.where("userPrincipalName", wanted)):
+        raise bad_request(
+            "Another object with the same value for property userPrincipalName already exists.",
+            "Request_BadRequest",
+        )
 
 
 def _authorize_update(call: Call, values: Doc) -> None:

@@ -57,6 +57,9 @@ def test_the_clock_is_set_by_the_admin_port(tmp_path: Path, connect: Any) -> Non
         ("/faults", [{"kind": "AF20050"}, {"nth": "x", "colour": 1}]),
         ("/events", {"content_type": "Audit.Exchange", "event": 3}),
         ("/ledger", [{"reason": "lost"}]),
+        ("/subscriptions", {"content_type": "Audit.Exchnage"}),
+        ("/subscriptions", {"by": "somebody"}),
+        ("/subscriptions", {"content_type": "Audit.Exchange", "by": 3}),
         ("/clock", []),
     ],
 )

@@ -112,3 +112,49 @@ def test_a_chosen_port_is_used(tmp_path: Path) -> None:
     assert [urls[name] for name in ("login", "graph", "activity", "intake")] == [
         f"https://127.0.0.1:{port + number}" for number in range(4)
     ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "limits"),
+    [
+        ("--port", "70000", "0<=x<=65532"),
+        ("--admin-port", "-1", "0<=x<=65535"),
+        ("--users", "0", "x>=1"),
+        ("--events", "-5", "x>=0"),
+        ("--rules", "-1", "x>=0"),
+        ("--requests-per-minute", "0", "x>=1"),
+        ("--tenants", "0", "1<=x<=100"),
+        ("--rate", "-1", "x>=0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(tmp_path: Path, option: str, value: str, limits: str) -> None:
+    """2, with the range, before anything is made."""
+    result = CliRunner().invoke(sim, ["--state-dir", str(tmp_path / "state"), option, value])
+
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option}': {value}" in result.stderr
+    assert limits in result.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ([{"kind": "AF20050"}, {"service": "grpah"}], "fault 2: service is one of"),
+        ({"faults": [3]}, "fault 1: a fault is an object, not 3"),
+        ({"faults": {"kind": "AF20050"}}, "`faults` is a list of rules"),
+        ({"strictness": {"page_size": 0}}, "strictness: page_size is a whole number at least 1, not 0"),
+        ({"strictness": []}, "`strictness` is an object of switches"),
+    ],
+)
+def test_a_faults_file_is_refused_with_the_place(tmp_path: Path, content: Any, why: str) -> None:
+    """2; the file, the number of the rule or the switch, and what is wrong with it."""
+    file = tmp_path / "faults.json"
+    file.write_text(json.dumps(content))
+
+    result = CliRunner().invoke(sim, ["--state-dir", str(tmp_path / "state"), "--faults", str(file)])
+
+    assert result.exit_code == 2
+    assert why in result.stderr
+    assert str(file) in result.stderr
+    assert not (tmp_path / "state").exists()

@@ -171,3 +171,29 @@ def test_a_path_that_leads_nowhere_is_refused(
 
     assert (answer.status_code, set(answer.json())) == (status, {"error"})
     assert list(simulator._store.arrivals(simulator.tenant.id)) == []
+
+
+@pytest.mark.parametrize("path", ["/", "/batch"])
+def test_a_key_that_is_half_a_surrogate_pair_is_malformed(client: Any, path: str) -> None:
+    """401, not a failure of the service."""
+    body = b'{"intake_key": "\\ud800", "json": "{}", "jsons": ["{}"]}'
+
+    answer = _post(client, path, body)
+
+    assert (answer.status_code, answer.json()) == (401, {"error": "the intake key is malformed"})
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after"), [("/jsons", b"", b""), ("/many?path=$.a", b'{"a":', b"}")]
+)
+@pytest.mark.parametrize("depth", [1000, 1020, 100_000])
+def test_a_body_that_is_nested_too_deep_is_refused(
+    simulator: Any, client: Any, path: str, before: bytes, after: bytes, depth: int
+) -> None:
+    """400 at any depth that no reader survives, and nothing is kept."""
+    body = before + b"[" * depth + b"]" * depth + after
+
+    answer = _post(client, path, body, **{"X-SEKOIAIO-INTAKE-KEY": client.intake["intake_key"]})
+
+    assert answer.status_code == 400
+    assert simulator.oracle().verdict().others == 0

@@ -6,7 +6,7 @@ import http.client
 import json
 import ssl
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
@@ -283,3 +283,81 @@ def test_switches_are_parsed_and_checked() -> None:
     for wrong in ({"pagesize": 1}, {"page_order": "odd"}, {"page_size": "3"}, {"backfill": "1h"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Strictness.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("switches", "why"),
+    [
+        ({"page_size": 0}, "page_size is a whole number at least 1, not 0"),
+        ({"page_size": True}, "page_size is a whole number at least 1, not True"),
+        ({"blob_events": 0}, "blob_events is a whole number at least 1, not 0"),
+        ({"blob_span": 0}, "blob_span is a span of time that is longer than 0"),
+        ({"throttle_status": 503}, "throttle_status is one of 403, 429, not 503"),
+        ({"gone_status": 200}, "gone_status is one of 400, 404, not 200"),
+        ({"cooldown_status": 200}, "cooldown_status is one of 400, 403, 429, not 200"),
+        ({"cooldown_code": "429"}, "cooldown_code is a code such as AF429, not '429'"),
+        ({"retry_after": -1}, "retry_after is a whole number at least 0, not -1"),
+        ({"requests_per_minute": -1}, "requests_per_minute is a whole number at least 0, not -1"),
+        ({"fraction_digits": 8}, "fraction_digits is a whole number from 0 to 7, not 8"),
+        ({"webhook_items": 0}, "webhook_items is a whole number at least 1, not 0"),
+        ({"webhook_retry": 0}, "webhook_retry is a span of time that is longer than 0"),
+        ({"start_cooldown": -60}, "start_cooldown is a span of time that is not negative, not -60 seconds"),
+        ({"retention": 1e300}, "retention is a number of seconds"),
+        ({"page_sise": 3}, "did you mean 'page_size'?"),
+        ({"graph": {"link_life": -1}}, "link_life of Graph is a span of time that is not negative"),
+        ({"graph": {"token_loop": 0}}, "token_loop of Graph is a whole number at least 1, not 0"),
+        ({"graph": {"throttle_scale": -1}}, "throttle_scale of Graph is a number at least 0, not -1"),
+    ],
+)
+def test_the_admin_port_refuses_switches_that_make_no_sense(
+    simulator: Any, client: Any, switches: dict[str, Any], why: str
+) -> None:
+    """400 with the reason, and the switches in force stay as they were."""
+    before, info = simulator.strictness, simulator.info()
+
+    answer = client.session.post(
+        f"{info['urls']['admin']}/strictness",
+        json=switches,
+        headers={"Authorization": f"Bearer {info['admin_token']}"},
+    )
+
+    assert answer.status_code == 400
+    assert why in answer.json()["error"]
+    assert simulator.strictness == before
+
+
+def test_a_blob_spans_no_more_than_blob_span(start: Any) -> None:
+    """From its first event to its last; a longer span makes fewer blobs of the same events."""
+    seen = {}
+    for minutes in (5, 60):
+        simulator, client = start(events=400, strictness=Strictness(blob_span=timedelta(minutes=minutes)))
+        items = _open(client)
+        ends = [
+            [datetime.strptime(digits[:14], "%Y%m%d%H%M%S") for digits in item["contentId"].split("$")[:2]]
+            for item in items
+        ]
+        # the longest blob nearly fills its span, so that the switch and nothing else has cut it
+        longest = max(last - first for first, last in ends)
+        assert timedelta(minutes=minutes * 0.4) < longest <= timedelta(minutes=minutes)
+        events = [e["Id"] for item in items for e in client.activity("GET", item["contentUri"]).json()]
+        seen[minutes] = (len(items), sorted(events))
+        simulator.close()
+
+    assert seen[5][0] > seen[60][0] > 1
+    assert len(seen[5][1]) > 100
+    assert seen[5][1] == seen[60][1]
+
+
+@pytest.mark.parametrize(("seconds", "waits"), [(0, 0), (60, 60), (3600, 3600)])
+def test_a_start_cools_down_for_start_cooldown(start: Any, clock: Any, seconds: int, waits: int) -> None:
+    """A second too early it is AF429, at the second it is taken."""
+    _, client = start(strictness=Strictness(start_cooldown=timedelta(seconds=seconds)))
+    for operation in ("start", "stop"):
+        client.activity("POST", f"subscriptions/{operation}", contentType=EXCHANGE)
+    if waits:
+        clock.advance(timedelta(seconds=waits - 1))
+        assert _code(client.activity("POST", "subscriptions/start", contentType=EXCHANGE)) == (403, "AF429")
+        clock.advance(timedelta(seconds=1))
+    client._tokens.clear()
+
+    assert client.activity("POST", "subscriptions/start", contentType=EXCHANGE).status_code == 200

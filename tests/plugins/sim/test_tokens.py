@@ -143,3 +143,12 @@ def test_a_forged_token_is_refused(client: Any) -> None:
     )
 
     assert answer.status_code == 401
+
+
+def test_an_unknown_address_has_one_code(client: Any) -> None:
+    """404, and the text and the list of codes say the same."""
+    answer = client.session.get(f"{client.tenant['authority']}/nowhere")
+
+    assert (answer.status_code, answer.json()["error_codes"]) == (404, [90002])
+    assert answer.json()["error_description"].startswith("AADSTS90002: No such address.")
+    assert answer.json()["error_description"].count("AADSTS") == 1

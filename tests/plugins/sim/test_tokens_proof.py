@@ -365,7 +365,7 @@ def test_discovery_tells_where_tokens_are(client: Any) -> None:
 def test_the_consent_link_leads_back(client: Any, simulator: Any, who: str, told: str) -> None:
     """An administrator agrees, one declines, and a member may not."""
     tenant = client.tenant
-    roles = [{"id": "b0afded3-3588-46d8-8b3d-9842eff778da", "type": "Role"}]  # AuditLog.Read.All
+    roles = [{"id": "1bfefb4e-e0b5-418b-a88f-73c46d2cc8e9", "type": "Role"}]  # Application.ReadWrite.All
     wanted = [{"resourceAppId": _GRAPH, "resourceAccess": roles}]
     _changed(simulator.tenant, "application", tenant["client_id"], requiredResourceAccess=wanted)
     link = f"{tenant['authority']}/{tenant['tenant_id']}/v2.0/adminconsent"
@@ -381,4 +381,4 @@ def test_the_consent_link_leads_back(client: Any, simulator: Any, who: str, told
     assert "state=s" in answer.headers["Location"]
     token = client.token(tenant["graph_url"]).json()["access_token"].split(".")[1]
     granted = json.loads(base64.urlsafe_b64decode(token + "=="))["roles"]
-    assert ("AuditLog.Read.All" in granted) is (who == "")
+    assert ("Application.ReadWrite.All" in granted) is (who == "")

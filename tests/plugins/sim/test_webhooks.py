@@ -200,3 +200,44 @@ def test_what_a_start_without_a_body_does_to_a_webhook(
     assert answer.status_code == (400 if left else 200)
     assert (client.activity("GET", "subscriptions/list").json()[0]["webhook"] is not None) == left
     assert Strictness().bodyless_start == "keep"
+
+
+@pytest.mark.parametrize("port", [99999, 0, "x"])
+def test_an_address_with_an_impossible_port_is_refused(client: Any, port: object) -> None:
+    """AF20021 and no subscription, not a failure of the service."""
+    answer = _start(client, address=f"https://127.0.0.1:{port}/x")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "AF20021")
+    assert client.activity("GET", "subscriptions/list").json() == []
+
+
+@pytest.mark.parametrize("body", [{"webhok": {}}, {"webhook": {"adress": "https://127.0.0.1/"}}, {"a": None}])
+def test_a_start_with_an_unknown_member_is_refused(client: Any, body: dict[str, Any]) -> None:
+    """400 that names it, and nothing is started."""
+    bearer = client._bearer(client.tenant["activity_url"])
+    url = f"{client.feed}/subscriptions/start?contentType={EXCHANGE}"
+
+    answer = client.session.post(url, json=body, headers=bearer)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "AF20002")
+    assert client.activity("GET", "subscriptions/list").json() == []
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_a_notification_has_at_most_webhook_items(
+    simulator: Any, client: Any, hook: Hook, clock: Any, most: int
+) -> None:
+    """Four blobs are told in parts of so many, each once and in order."""
+    simulator.tighten({"webhook_items": most, "blob_events": 1})
+    _start(client, address=hook.address)
+    for number in range(4):
+        _write(simulator, clock, number)
+    heard = len(hook.heard)
+
+    for _ in range(5):
+        simulator._webhooks.notify()
+
+    told = [items for _, items in hook.heard[heard:]]
+    assert [len(items) for items in told] == ([1, 1, 1, 1] if most == 1 else [3, 1])
+    ids = [client.activity("GET", one["contentUri"]).json()[0]["Id"] for items in told for one in items]
+    assert [int(one[:8]) for one in ids] == [0, 1, 2, 3]
