@@ -165,6 +165,7 @@ class Pipeline:
         self._ready: list[Task] = []  # done but for their acknowledgement
         self._acknowledged: dict[str, dict[int, None]] = {one.name: {} for one in subscribers}
         self._letters: list[DeadLetter] = []
+        self._open: set[Task] = set()  # those whose records are on their way
         self._lags: deque[float] = deque(maxlen=200)
         self._failures = 0
         self._more = True
@@ -497,11 +498,16 @@ class Pipeline:
         self._store.set_aside(stored.id, status, reason, sample[:_SAMPLE])
         self._figures.add(status)
         self._figures.notice(f"{self.label} {stored.unit.id}", f"{status}: {reason}")
-        for task in [one for one in self._parked.values() if stored.id in one.waits_for]:
-            # It had duplicates of that unit, which are none any more: the unit is looked at anew.
+        self._look_again(stored.id)
+
+    def _look_again(self, owner: int) -> None:
+        """What was a duplicate of this unit is none any more: the units that hold it are looked at anew."""
+        for task in [one for one in self._parked.values() if owner in one.waits_for]:
             del self._parked[task.name]
             task.failed = True
             self._leave(task)
+        for task in self._open:
+            task.failed = task.failed or owner in task.waits_for
 
     # --- the transaction --------------------------------------------------------------------------
 
@@ -538,6 +544,8 @@ class Pipeline:
         found = list(zip(works, owned, strict=True))
         for work, owns in found:
             self._count(work, owns)
+            if owns.vanished:
+                self._look_again(work.stored.id)
         self._serve(found)
         self._unpark()
         if added:
@@ -645,6 +653,7 @@ class Pipeline:
         if task.left or task.ended:
             return
         task.ended = True
+        self._open.discard(task)
         if task.failed:
             self._leave(task)
         else:
@@ -722,6 +731,7 @@ class Pipeline:
             work.tasks = len(work.takers)
             for taker in list(work.takers):
                 task = Task(work, taker)
+                self._open.add(task)
                 if taker.pause.active:
                     task.failed = True
                 else:

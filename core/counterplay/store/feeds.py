@@ -31,6 +31,7 @@ from counterplay.store.tables import (
 )
 
 _OPEN = ("listed", "fetched")
+_LOOK_AGAIN = "?"  # as duplicates: an owner does not hold them any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,10 +385,16 @@ class FeedStore:
         A unit whose bytes are those of its last fetch finds the same duplicates again, except where
         their owner was set aside since.
         """
-        known = [self._known(connection, one) for one in fetched]
-        unknown = [one.keys for one, found in zip(fetched, known, strict=True) if found is None]
-        claimed = iter(self.keys.claim(connection, feed_id, unknown))
-        owned = [found if found is not None else next(claimed) for found in known]
+        known = self._known(connection, fetched)
+        claimed = self._claimed(connection, feed_id, [one for one in fetched if one.unit.id not in known])
+        gone = {number for number, found in claimed.items() if found.vanished}
+        stale = [
+            one
+            for one in fetched
+            if one.unit.id in known and gone.intersection(known[one.unit.id].duplicates.values())
+        ]
+        claimed.update(self._claimed(connection, feed_id, stale))
+        owned = [claimed.get(one.unit.id) or known[one.unit.id] for one in fetched]
         moment = to_text(now())
         connection.execute(
             sa.update(unit)
@@ -415,6 +422,9 @@ class FeedStore:
                 for one, found in zip(fetched, owned, strict=True)
             ],
         )
+        for one, found in zip(fetched, owned, strict=True):
+            if found.vanished:
+                self._look_again(connection, feed_id, one.unit.id)
         again = [one.unit.id for one in fetched if one.unit.digest is not None or one.unit.attempts]
         if again:
             connection.execute(
@@ -425,16 +435,46 @@ class FeedStore:
         self.bury(connection, [letter for one in fetched for letter in one.broken])
         return owned
 
-    def _known(self, connection: sa.Connection, one: Fetched) -> Owned | None:
-        """The duplicates of the last fetch, when the unit's bytes are still the same."""
-        if one.unit.digest != one.digest:
-            return None
-        duplicates = {
-            int(at): int(owner)
-            for at, owner in (pair.split(":") for pair in (one.unit.duplicates or "").split(",") if pair)
+    def _look_again(self, connection: sa.Connection, feed_id: int, owner: int) -> None:
+        """Units with duplicates of this one, which it does not hold any more, forget what they knew."""
+        rows = connection.execute(
+            sa.select(unit.c.id, unit.c.duplicates).where(
+                unit.c.feed_id == feed_id, unit.c.duplicates.contains(f":{owner}")
+            )
+        ).all()
+        stale = [row.id for row in rows if f":{owner}," in f"{row.duplicates},"]
+        if stale:
+            connection.execute(
+                sa.update(unit).where(unit.c.id.in_(stale), unit.c.id != owner).values(duplicates=_LOOK_AGAIN)
+            )
+
+    def _claimed(
+        self, connection: sa.Connection, feed_id: int, fetched: Sequence[Fetched]
+    ) -> dict[int, Owned]:
+        found = self.keys.claim(connection, feed_id, [one.keys for one in fetched])
+        return {one.unit.id: owned for one, owned in zip(fetched, found, strict=True)}
+
+    def _known(self, connection: sa.Connection, fetched: Sequence[Fetched]) -> dict[int, Owned]:
+        """The duplicates of the last fetch, of units whose bytes are still the same."""
+        same = [one.unit.id for one in fetched if one.unit.digest == one.digest]
+        if not same:
+            return {}
+        rows = (
+            connection.execute(  # not as it was when the unit was taken up: an owner may have changed since
+                sa.select(unit.c.id, unit.c.duplicates).where(unit.c.id.in_(same))
+            )
+        )
+        found: dict[int, Owned] = {}
+        for number, text in rows:
+            if text == _LOOK_AGAIN:
+                continue
+            pairs = (pair.split(":") for pair in (text or "").split(",") if pair)
+            found[number] = Owned({int(at): int(owner) for at, owner in pairs})
+        owners = {owner for one in found.values() for owner in one.duplicates.values()}
+        aside = set_aside(connection, owners - set(found))
+        return {
+            number: one for number, one in found.items() if not aside.intersection(one.duplicates.values())
         }
-        others = {owner for owner in duplicates.values() if owner != one.unit.id}
-        return None if set_aside(connection, others) else Owned(duplicates)
 
     def acknowledged_by(self, units: Iterable[int], playbook: str) -> set[int]:
         """Those of the units that the playbook has acknowledged."""

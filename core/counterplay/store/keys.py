@@ -52,10 +52,13 @@ class UnitKeys:
 class Owned:
     """What a claim found. `duplicates`: position → owning unit, which may be the unit itself when it
     holds an event twice. `altered`: positions of duplicates whose body is not the one that is known.
+    `vanished`: the unit owned ids that it no longer holds; they are free, so whoever took them for
+    duplicates of it has to look again.
     """
 
     duplicates: Mapping[int, int]
     altered: tuple[int, ...] = ()
+    vanished: bool = False
 
 
 class KeyStore:
@@ -83,7 +86,7 @@ class KeyStore:
         """Own those ids that no other unit owns, unit by unit in order."""
         claim = _Claim(self, connection, feed_id)
         claim.plan(batch)
-        entered = [claim.enter(one) for one in batch if one.keys]
+        entered = [claim.enter(one) for one in batch if one.keys or one.again]
         claim.look_up(entered)
         found = {one.keys.unit_id: claim.decide(one) for one in entered}
         claim.write()
@@ -252,8 +255,7 @@ class _Claim:
             if own:
                 spans.append((number, len(kept), len(own)))
                 kept += own
-        self._keep(one, kept, spans)
-        return Owned(duplicates, tuple(altered))
+        return Owned(duplicates, tuple(altered), self._keep(one, kept, spans))
 
     def _others(
         self, one: _Entered, number: int, duplicates: dict[int, int], altered: list[int]
@@ -263,7 +265,6 @@ class _Claim:
         hits = dict(one.hits[number])
         own = [place for place in one.places[number] if place not in hits]
         seen = {_key(one.packed, place): place for place in own}
-        before = self._before.get(unit_id, (b"", b""))[0]
         for place, owner in hits.items():
             key = _key(one.packed, place)
             if owner == unit_id:
@@ -273,16 +274,15 @@ class _Claim:
                         altered.append(positions[place])
                     continue
                 seen[key] = place
-                if _where(before, key) is None:  # else it was claimed when the unit was fetched before
-                    own.append(place)
+                own.append(place)  # claimed just now, or when the unit was fetched before
                 continue
             keys, sums = self._blobs.get(owner, (b"", b""))
             at = _where(keys, key)
-            if at is None:  # another id with the same fingerprint: one in 10^19, and no duplicate
-                own.append(place)
-            elif owner in self._aside:
+            if at is None or owner in self._aside:
+                # It vanished from that unit, or the unit was set aside. (Or it is another id with the
+                # same fingerprint, which one in 10^19 is: then the other one may come twice.)
                 self._hour(number).give(_prints(key)[0], unit_id)
-                self._aside_given(key, seen, place, own, duplicates, positions, unit_id)
+                self._taken_over(key, seen, place, own, duplicates, positions, unit_id)
             else:
                 duplicates[positions[place]] = owner
                 if struct.unpack_from("<I", sums, 4 * at)[0] != checks[place]:
@@ -290,7 +290,7 @@ class _Claim:
         return sorted(own)
 
     @staticmethod
-    def _aside_given(
+    def _taken_over(
         key: bytes,
         seen: dict[bytes, int],
         place: int,
@@ -299,34 +299,35 @@ class _Claim:
         positions: Sequence[int],
         unit_id: int,
     ) -> None:
-        """The id of a unit that was set aside is this unit's now; its second time here is a duplicate."""
+        """The id is this unit's now; its second time here is a duplicate."""
         if key in seen:
             duplicates[positions[place]] = unit_id
         else:
             seen[key] = place
             own.append(place)
 
-    def _keep(self, one: _Entered, places: list[int], spans: list[tuple[int, int, int]]) -> None:
-        if not places:
-            return
+    def _keep(self, one: _Entered, places: list[int], spans: list[tuple[int, int, int]]) -> bool:
+        """Note what the unit owns now; says whether ids that it owned before are gone from it."""
         unit_id = one.keys.unit_id
         keys, checks = self._blobs[unit_id]
         if places != list(range(len(one.keys.keys))):
             keys = b"".join(_key(one.packed, place) for place in places)
             checks = struct.pack(f"<{len(places)}I", *(one.keys.checks[place] for place in places))
-        before = self._before.get(unit_id, (b"", b""))
-        start = len(before[0]) // 16
-        self._new[unit_id] = (before[0] + keys, before[1] + checks)
+        before = self._before.get(unit_id, (b"", b""))[0]
+        if places or before:
+            self._new[unit_id] = (keys, checks)
         self._index += [
             {
                 "feed_id": self._feed_id,
                 "hour": number,
                 "unit_id": unit_id,
-                "first": start + first,
+                "first": first,
                 "count": count,
             }
             for number, first, count in spans
         ]
+        kept = {keys[at : at + 16] for at in range(0, len(keys), 16)} if before else set()
+        return any(before[at : at + 16] not in kept for at in range(0, len(before), 16))
 
     def write(self) -> None:
         """Put what the units own now on disk."""
@@ -336,6 +337,7 @@ class _Claim:
         known = [owner for owner in self._new if owner in self._before]
         if known:
             self._connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(known)))
+            self._connection.execute(sa.delete(key_hour).where(key_hour.c.unit_id.in_(known)))
         if self._new:
             self._connection.execute(
                 unit_keys.insert(),
@@ -344,7 +346,8 @@ class _Claim:
                     for owner, (keys, checks) in self._new.items()
                 ],
             )
-            self._connection.execute(key_hour.insert(), self._index)
+            if self._index:
+                self._connection.execute(key_hour.insert(), self._index)
             self._store.wrote(self._feed_id, {row["hour"] for row in self._index})
 
 

@@ -456,3 +456,14 @@ def test_a_state_file_that_fails_ends_the_session_with_its_reason(bench, lab, pu
         Log.poll = original
     assert bench.run(playbook).exit_code == 0
     assert sorted(ids(lab.taken["collect"])) == ["a"]
+
+
+def test_an_event_that_vanished_from_the_unit_that_owned_it_is_not_lost(bench, lab, put) -> None:
+    """A service that once answered u1 with an event of u2 does not make that one a duplicate for ever."""
+    put("u1", body("a", "b"), body("a"))
+    put("u2", RetryableError("500", status=500, **SOON), body("b"))
+    lab.refusals["collect"].append(BlockedError("401"))
+    assert bench.run(forward(bench)).exit_code == 3
+    lab.units["u2"][1][:] = [body("b", "c")]
+    assert bench.run(forward(bench)).exit_code == 0
+    assert sorted(ids(lab.taken["collect"])) == ["a", "b", "c"]

@@ -29,7 +29,12 @@ def units(feeds: FeedStore, key: FeedKey) -> tuple[int, list[int]]:
 
 
 def expected(owners: dict[str, int], unit_id: int, names: list[str]) -> dict[int, int]:
-    """The model: an event is a duplicate where another unit owns it, or the unit holds it already."""
+    """The model: an event is a duplicate where another unit owns it, or the unit holds it already.
+
+    What a unit owned and no longer holds is nobody's.
+    """
+    for name in [one for one, owner in owners.items() if owner == unit_id and one not in names]:
+        del owners[name]
     found: dict[int, int] = {}
     seen: set[str] = set()
     for place, name in enumerate(names):
@@ -136,3 +141,18 @@ def test_ids_are_told_apart_by_what_they_are(names: list[str]) -> None:
     assert together == b"".join(apart)
     by_value = {name.lower() if len(name) == 36 and name.count("-") == 4 else name for name in names}
     assert len(set(apart)) == len(by_value) or len(set(apart)) == len(set(names))
+
+
+def test_what_vanished_from_its_owner_is_free_and_told(
+    database: Database, feeds: FeedStore, key: FeedKey
+) -> None:
+    """A source that gave a foreign event with a unit once must not cost that event."""
+    feed_id, ids = units(feeds, key)
+    with database.write() as connection:
+        feeds.keys.claim(connection, feed_id, [keys(ids[0], ["plain", NAMES[1]])])
+        (held,) = feeds.keys.claim(connection, feed_id, [keys(ids[1], ["plain"])])
+        (again,) = feeds.keys.claim(connection, feed_id, [keys(ids[0], [NAMES[1]], again=True)])
+        (free,) = feeds.keys.claim(connection, feed_id, [keys(ids[1], ["plain"], again=True)])
+        (later,) = feeds.keys.claim(connection, feed_id, [keys(ids[2], ["plain"])])
+    assert (held.duplicates, again.vanished, again.duplicates) == ({0: ids[0]}, True, {})
+    assert (free.duplicates, later.duplicates) == ({}, {0: ids[1]})
