@@ -262,7 +262,7 @@ def test_the_time_that_a_service_asks_for_is_respected(remote, wire, status: int
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     value = date if as_date else "60"
     remote.get(URL, status=status, headers={"Retry-After": value})
-    with pytest.raises(RetryableError, match=r"the deadline passes before .* is over") as caught:
+    with pytest.raises(RetryableError, match="the deadline passes before the next try") as caught:
         wire(Api(), timeout=20).get(URL)
     assert 30 < (caught.value.retry_after or 0) <= 1800
     assert len(remote.calls) == 1
@@ -350,9 +350,7 @@ def test_a_refusal_after_a_lost_answer_is_no_proof_that_nothing_happened(remote,
 def test_a_deadline_after_a_lost_answer_leaves_the_outcome_unknown(remote, wire) -> None:
     """There was no time left to find out."""
     remote.put(URL, status=500, headers={"Retry-After": "60"})
-    with pytest.raises(
-        UnknownOutcomeError, match=r"^the deadline passes .*; before that, Example answered 500"
-    ):
+    with pytest.raises(UnknownOutcomeError, match=r"the next try; before that, Example answered 500"):
         wire(Api(), timeout=20).put(URL)
 
 
