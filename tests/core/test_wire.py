@@ -274,7 +274,7 @@ def test_a_rate_limit_holds_for_all_who_use_the_service(remote, wire) -> None:
     remote.get("https://other.example/", json={})
     budgets = Budgets()
     for _ in range(2):
-        with pytest.raises(RetryableError, match="a rate limit"):
+        with pytest.raises(RetryableError, match="the rate limit asks"):
             wire(Api(), budgets=budgets, timeout=20).get(URL)
     wire(Api("https://other.example"), budgets=budgets, timeout=20).get("https://other.example/")
     assert len(remote.calls) == 2
