@@ -51,7 +51,10 @@ class StoredUnit:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What became of a unit's events for one playbook."""
+    """What became of a unit's events for one playbook: each is in one of these, but for `condition_errors`.
+
+    `suppressed`: another run holds their `once_per` key; `known`: their run had been started before.
+    """
 
     delivered: int = 0
     duplicates: int = 0
@@ -61,6 +64,7 @@ class Counts:
     dead: int = 0
     runs: int = 0
     suppressed: int = 0
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)

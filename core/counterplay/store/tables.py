@@ -109,6 +109,7 @@ acknowledgement = Table(
     Column("runs", Integer, nullable=False, default=0),
     Column("at", String(32), nullable=False),
     Column("suppressed", Integer, nullable=False, server_default="0"),
+    Column("known", Integer, nullable=False, server_default="0"),
 )
 
 #: A batch that a sink took: which positions of the unit, and the receiver's ids.

@@ -10,6 +10,6 @@ down_revision = "0005"
 def upgrade() -> None:
     op.add_column("cp_subscription", sa.Column("listed", sa.String(32)))
     op.add_column("cp_subscription", sa.Column("seen", sa.String(32)))
-    op.add_column(
-        "cp_acknowledgement", sa.Column("suppressed", sa.Integer(), nullable=False, server_default="0")
-    )
+    for name in ("suppressed", "known"):
+        column = sa.Column(name, sa.Integer(), nullable=False, server_default="0")
+        op.add_column("cp_acknowledgement", column)
