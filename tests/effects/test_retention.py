@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from counterplay.errors import ConfigError
-from counterplay.language.findings import PlaybookError
 
 LONG_AGO = "2020-01-02T03:04:05.000000Z"
 
@@ -83,6 +82,7 @@ def test_the_store_says_what_it_holds_and_for_how_long(bench: Any, one_run: str)
 def test_evidence_is_not_kept_for_less_than_the_engines_rows(bench: Any, one_run: str) -> None:
     """A configuration that says so is refused, and says where."""
     bench.configure(retention={"runs": "2d"})
-    with pytest.raises(PlaybookError, match="the engine's rows would be kept for longer than the runs"):
-        bench.call("store", "prune")
+    result = bench.call("store", "prune")
+    assert "the engine's rows would be kept for longer than the runs" in str(result.exception)
+    bench.configure()
     assert len(bench.runs()) == 1
