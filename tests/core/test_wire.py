@@ -412,10 +412,14 @@ def test_a_stop_before_a_request_sends_nothing(remote, wire) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_stop_ends_a_wait(remote, wire, status: int) -> None:
     """Ctrl-C does not wait for a service."""
-    remote.get(URL, status=status, headers={"Retry-After": "60"})
     stop = threading.Event()
     timer = threading.Timer(0.005, stop.set)
-    timer.start()
+
+    def busy(_: Any) -> tuple[int, dict[str, str], str]:
+        timer.start()
+        return status, {"Retry-After": "60"}, ""
+
+    remote.add_callback("GET", URL, busy)
     began = time.monotonic()
     with pytest.raises(InterruptedWork):
         wire(Api(), stop=stop).get(URL)
