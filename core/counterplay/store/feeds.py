@@ -19,6 +19,7 @@ from counterplay.events import JsonObject, Unit
 from counterplay.store.database import Database, storable
 from counterplay.store.keys import KeyStore, Owned, UnitKeys, set_aside
 from counterplay.store.ranges import Positions
+from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import (
     acknowledgement,
     dead_letter,
@@ -298,7 +299,7 @@ class FeedStore:
             for one in fresh
         ]
         with self.database.write() as connection:
-            connection.execute(_insert_or_ignore(connection, unit), rows)
+            connection.execute(insert_or_ignore(connection, unit), rows)
         return len(rows)
 
     def _unknown(self, feed_id: int, units: Sequence[Unit]) -> list[Unit]:
@@ -544,7 +545,7 @@ class FeedStore:
         if not acknowledged:
             return
         connection.execute(
-            _insert_or_ignore(connection, acknowledgement),
+            insert_or_ignore(connection, acknowledgement),
             [
                 {"unit_id": one.unit_id, "playbook": one.playbook, **_counted(one.counts), "at": moment}
                 for one in acknowledged
@@ -618,7 +619,7 @@ class FeedStore:
         """A time range that can never be accounted for."""
         with self.database.write() as connection:
             connection.execute(
-                _insert_or_ignore(connection, gap),
+                insert_or_ignore(connection, gap),
                 {
                     "feed_id": feed_id,
                     "playbook": playbook,
@@ -743,13 +744,3 @@ def _new_id(made: sa.CursorResult[Any]) -> int:
     key = made.inserted_primary_key
     assert key is not None
     return int(key[0])
-
-
-def _insert_or_ignore(connection: sa.Connection, table: sa.Table) -> sa.Insert:
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-        return postgresql_insert(table).on_conflict_do_nothing()
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-    return sqlite_insert(table).on_conflict_do_nothing()
