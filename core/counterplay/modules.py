@@ -370,6 +370,14 @@ class Connection(Module):
             return str(value)
         return self._secrets.resolve(value, where=f"connections.{self.label}.{key}")
 
+    def internal_domains(self, context: Context) -> Collection[str]:
+        """The domains that the organisation owns, in lower case: what `internal.domains` is by default.
+
+        A kind that can tell implements this; the permissions that it takes stand in `x-permissions` of
+        the connection's schema.
+        """
+        raise NotImplementedError
+
     def origins(self) -> Collection[str]:
         """`https://host[:port]` of the services that may see this connection's credentials."""
         return ()
