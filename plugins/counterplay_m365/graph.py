@@ -241,15 +241,18 @@ class Graph:
         return plans_of(self.every("/subscribedSkus", "the tenant's subscriptions", needs=needs))
 
     def verified_domains(self) -> list[str]:
-        """The domains that the tenant has proved to own."""
+        """The domains that the tenant has proved to own, in lower case; there is always one."""
         needs = "Organization.Read.All or User.Read.All"
         query = {"$select": "id,verifiedDomains"}
-        return [
+        found = [
             str(domain["name"]).lower()
             for one in self.every("/organization", "the organization", query, needs=needs)
             for domain in one.get("verifiedDomains") or ()
             if isinstance(domain, dict) and domain.get("name")
         ]
+        if not found:  # nobody would be inside
+            raise RetryableError(f"{GRAPH}, asked for the organization, named no verified domain")
+        return found
 
     def principal_enabled(self, app_id: str) -> bool | None:
         """Whether an app's service principal may be signed in to; None when the tenant has none."""
