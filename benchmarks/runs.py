@@ -48,7 +48,7 @@ class Change(Action):
     settle = "repeat"
 
     def target(self):
-        return str(self.arguments["n"])
+        return f"{self.arguments['of']} {self.arguments['n']}"
 
     def capture(self, context):
         return {"was": 1}
@@ -64,7 +64,7 @@ def counterplay_modules():
 '''
 SCHEMA = {
     "type": "object",
-    "properties": {"n": {"type": "integer"}},
+    "properties": {"n": {"type": "integer"}, "of": {"type": "string"}},
     "$defs": {"result": {"type": "object"}},
 }
 
@@ -79,7 +79,7 @@ def host_in(folder: Path) -> Any:
     for name in ("read", "change"):
         (package / "schemas" / f"{name}.json").write_text(json.dumps(SCHEMA))
     sys.path.insert(0, str(folder))
-    names = {"std": "counterplay_std", "bench": "bench_plugin"}
+    names = {"std": "counterplay_std", "guard": "counterplay_guard", "bench": "bench_plugin"}
     return PluginHost.load([EntryPoint(name, module, "counterplay") for name, module in names.items()])
 
 
@@ -103,7 +103,7 @@ class Bench:
         self.runs = RunStore(self.database)
         self.stop = threading.Event()
         self.ended = threading.Semaphore(0)
-        engine = DbosEngine(url, threads=2 * slots)
+        engine = DbosEngine(url, 2 * slots, self.database.turns)
         self.dispatcher = Dispatcher(engine, self.runs, self.stop, slots=slots, on_failure=print)
 
         def on_end(segment: str) -> None:
@@ -150,7 +150,8 @@ def read(number: int) -> dict[str, Any]:
 
 
 def change(number: int) -> dict[str, Any]:
-    return {"id": f"s{number}", "uses": "bench.change", "with": {"n": number}}
+    arguments = {"n": number, "of": "{{ run.id }}"}  # targets of its own: one target is changed in turn
+    return {"id": f"s{number}", "uses": "bench.change", "with": arguments}
 
 
 def five(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[str, Any]:
