@@ -12,7 +12,7 @@ from counterplay.clock import from_text, now, to_text
 from counterplay.store.database import storable
 from counterplay.store.run_records import NewRun
 from counterplay.store.statements import insert_or_ignore
-from counterplay.store.tables import once, run, snapshot, suppressed
+from counterplay.store.tables import once, past_run, run, snapshot, suppressed
 
 
 class Outbox:
@@ -28,7 +28,9 @@ class Outbox:
         known: set[str] = set()
         for start in range(0, len(runs), 500):  # a statement takes a limited number of variables
             part = [one.id for one in runs[start : start + 500]]
-            known.update(connection.execute(sa.select(run.c.id).where(run.c.id.in_(part))).scalars())
+            present = sa.select(run.c.id).where(run.c.id.in_(part))
+            past = sa.select(past_run.c.id).where(past_run.c.id.in_(part))
+            known.update(connection.execute(present.union_all(past)).scalars())
         added: list[str] = []
         moment = to_text(now())
         for one in runs:

@@ -148,11 +148,16 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
 
     def retry_sinks(self) -> None:
-        """What waits for a sink is due now: a new worker tries at once, it may have been mended."""
+        """What waits for a sink, or is blocked, is due now: a new worker tries at once."""
         with self.database.write() as connection:
             connection.execute(
                 sa.update(run)
-                .where(run.c.status.in_(("waiting", "blocked")), run.c.outcome.is_not(None))
+                .where(
+                    sa.or_(
+                        run.c.status == "blocked",
+                        sa.and_(run.c.status == "waiting", run.c.outcome.is_not(None)),
+                    )
+                )
                 .values(wake=to_text(now()))
             )
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 
 def insert_or_ignore(connection: sa.Connection, table: sa.Table) -> sa.Insert:
-    """An insert that leaves the row alone that is there already."""
+    """An insert that leaves the row alone that is there already: the result's `rowcount` is then 0."""
     return _ignoring(connection.dialect.name, table)
 
 
@@ -19,6 +19,13 @@ def upsert(
 ) -> sa.Insert:
     """An insert that changes the columns of the row that is there already."""
     return _changing(connection.dialect.name, table, keys, changed)
+
+
+def new_id(made: sa.CursorResult[Any]) -> int:
+    """The primary key that a single-row insert was given."""
+    key = made.inserted_primary_key
+    assert key is not None
+    return int(key[0])
 
 
 def dumps(value: Any) -> str | None:
@@ -36,7 +43,8 @@ def _ignoring(dialect: str, table: sa.Table) -> sa.Insert:
     if dialect == "postgresql":
         from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
-        return postgresql_insert(table).on_conflict_do_nothing()
+        # SQLAlchemy does not keep an insert's count unless it is told to
+        return postgresql_insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
     return sqlite_insert(table).on_conflict_do_nothing()

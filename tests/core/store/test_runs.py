@@ -10,6 +10,8 @@ from counterplay.clock import now, to_text
 from counterplay.store.children import NewChild, cancel, child_id, children_of, spawn
 from counterplay.store.database import open_database
 from counterplay.store.runs import Lease, LeaseLost, NewRun, OnceKey, RunStore, StoredStep, run_id
+from counterplay.store.statements import insert_or_ignore
+from counterplay.store.tables import snapshot
 
 RUN = NewRun(
     id=run_id("tenant-1", "contain", "alert-1"),
@@ -232,6 +234,14 @@ def test_cancelling_reaches_everything_inside(runs: RunStore, run: str) -> None:
     assert [one.status for one in children_of(runs, run, "each")] == ["queued", "cancelled", "cancelled"]
     runs.end(first, "cancelled", None)
     assert runs.due(9) == [(run, 2)]
+
+
+def test_an_insert_says_whether_the_row_was_there(runs: RunStore) -> None:
+    """What depends on it: an entry of the audit log, a person's one answer."""
+    row = {"hash": "h", "document": "{}"}
+    with runs.database.write() as connection:
+        counts = [connection.execute(insert_or_ignore(connection, snapshot), row).rowcount for _ in range(2)]
+    assert counts == [1, 0]
 
 
 def test_a_key_is_held_for_its_window(runs: RunStore) -> None:
