@@ -45,6 +45,11 @@ class Turns:
         self._waiting = 0
         self._open: _Shared | None = None
 
+    @property
+    def waiting(self) -> int:
+        """How many short writes wait for their turn."""
+        return self._waiting
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Nobody else writes meanwhile."""
@@ -156,6 +161,8 @@ class Turns:
         try:
             batch.connection.commit()
         except BaseException as error:
+            with suppress(Exception):  # nobody can tell in which state it is
+                batch.connection.invalidate()
             self._fail(batch, error)
             if not isinstance(error, Exception):
                 raise
