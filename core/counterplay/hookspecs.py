@@ -221,6 +221,6 @@ def counterplay_removed_modules() -> Mapping[str, str]:  # type: ignore[empty-bo
 def counterplay_template_filters() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Filters for expressions, by name: `{{ event.evidence | m365_users | first }}`.
 
-    Called once at start. A filter is pure: it gets plain data and returns plain data. Prefix its
-    name with the plugin's.
+    Called once at start. A filter is pure: it gets plain data and returns plain data. Its name
+    begins with the plugin's: `m365_users`.
     """

@@ -150,13 +150,25 @@ class FeedTrigger(Trigger):
     parallel: ClassVar[int] = 8
     """How many units are fetched at once at most: `fetch` is called from so many threads."""
 
+    def interruption(self, context: Context) -> str | None:
+        """Why the source does not record at present (its subscription is off); None when it does.
+
+        Asked before `prepare`, and only reads. What may have gone unrecorded since the source was last
+        listed becomes a gap of that cause.
+        """
+        return None
+
     def prepare(self, context: Context) -> None:
-        """Make the source ready (start a subscription). Called at start and then every 15 minutes."""
+        """Make the source ready (start a subscription).
+
+        Called at start, then every 15 minutes, and before each attempt to list while listings fail.
+        """
 
     def discover(self, context: Context, start: datetime, end: datetime) -> Iterable[Unit]:
         """List the units that became available in [start, end). A unit listed before is no harm.
 
-        Raising anything means that the window is not listed: it is asked for again.
+        Raising anything means that the window is not listed: it is asked for again. Called from a few
+        threads, for several windows at once.
         """
         raise NotImplementedError
 
@@ -358,6 +370,14 @@ class Connection(Module):
         if self._secrets is None:
             return str(value)
         return self._secrets.resolve(value, where=f"connections.{self.label}.{key}")
+
+    def internal_domains(self, context: Context) -> Collection[str]:
+        """The domains that the organisation owns, in lower case: what `internal.domains` is by default.
+
+        A kind that can tell implements this; the permissions that it takes stand in `x-permissions` of
+        the connection's schema.
+        """
+        raise NotImplementedError
 
     def origins(self) -> Collection[str]:
         """`https://host[:port]` of the services that may see this connection's credentials."""

@@ -71,6 +71,7 @@ def counterplay_template_filters() -> Mapping[str, Callable[..., Any]]:
         "m365_addresses": entities.m365_addresses,
         "m365_apps": entities.m365_apps,
         "m365_is_internal": entities.m365_is_internal,
+        "m365_external": entities.m365_external,
         "m365_from_legacy_alert": m365_from_legacy_alert,
     }
 

@@ -203,15 +203,18 @@ class Graph:
         return plans_of(self._all(self._url("/subscribedSkus"), "the tenant's subscriptions", needs))
 
     def verified_domains(self) -> list[str]:
-        """The domains that the tenant has proved to own."""
+        """The domains that the tenant has proved to own, in lower case; there is always one."""
         needs = "Organization.Read.All or User.Read.All"
         url = self._url("/organization", {"$select": "id,verifiedDomains"})
-        return [
+        found = [
             str(domain["name"]).lower()
             for one in self._all(url, "the organization", needs)
             for domain in one.get("verifiedDomains") or ()
             if isinstance(domain, dict) and domain.get("name")
         ]
+        if not found:  # nobody would be inside
+            raise RetryableError(f"{GRAPH}, asked for the organization, named no verified domain")
+        return found
 
     def principal_enabled(self, app_id: str) -> bool | None:
         """Whether an app's service principal may be signed in to; None when the tenant has none."""

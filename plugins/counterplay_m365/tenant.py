@@ -88,6 +88,12 @@ class Tenant(Connection):
         found = principal(self._token_source().bearer(self._resources[GRAPH]))
         return [name for name in (own, found) if name]
 
+    def internal_domains(self, context: Context) -> Collection[str]:
+        """The domains that the tenant has proved to own."""
+        from counterplay_m365.graph import Graph
+
+        return Graph(context).verified_domains()
+
     def origins(self) -> Collection[str]:
         return (_origin(self.graph_url), _origin(self.activity_url))
 

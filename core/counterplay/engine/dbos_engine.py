@@ -23,9 +23,10 @@ from counterplay.engine.port import EngineInterrupt, ReplayedFailure, SegmentBod
 #: Raised only when the interpreter records other steps for the same playbook than before.
 INTERPRETER_VERSION = "counterplay-segments-1"
 LISTENER_INTERVAL = 0.2  # of a listener that we do not use; closing waits for it to wake (1 s by default)
+SCHEMA = "counterplay_engine"  # on PostgreSQL; SQLite has none
 POOL_SIZE = 2  # more connections only queue inside SQLite, where waiting is unfair
 
-_WORKFLOW = "counterplay_segment"
+WORKFLOW = "counterplay_segment"
 _STATUS: dict[str, SegmentStatus] = {
     "PENDING": "running",
     "ENQUEUED": "running",
@@ -76,7 +77,7 @@ def _record(name: str, work: Callable[[], Any]) -> Any:
         raise EngineInterrupt(str(error)) from error
 
 
-@DBOS.workflow(name=_WORKFLOW)
+@DBOS.workflow(name=WORKFLOW)
 def _segment(name: str) -> None:
     if _body is None:
         raise RuntimeError("the engine was not launched with an interpreter")
@@ -93,7 +94,7 @@ class DbosEngine:
         self._config: DBOSConfig = {
             "name": "counterplay",
             "system_database_url": database_url,
-            "dbos_system_schema": "counterplay_engine",
+            "dbos_system_schema": SCHEMA,
             "sys_db_pool_size": POOL_SIZE,
             "notification_listener_polling_interval_sec": LISTENER_INTERVAL,
             "serializer": JsonSerializer(),
@@ -120,7 +121,7 @@ class DbosEngine:
         left = [
             status.workflow_id
             for status in DBOS.list_workflows(
-                status=["PENDING", "ENQUEUED"], name=_WORKFLOW, load_input=False, load_output=False
+                status=["PENDING", "ENQUEUED"], name=WORKFLOW, load_input=False, load_output=False
             )
             if status.executor_id != mine
         ]

@@ -41,6 +41,7 @@ from counterplay.runtime import metrics
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.holding import Watcher
+from counterplay.runtime.keeping import Keeper
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.pipeline import Shared
@@ -141,6 +142,7 @@ class Session:
                 made = partial(metrics.text, self.figures, working, self._opener.budgets)
                 self.metrics_url = stack.enter_context(metrics.Exporter(self._metrics, made)).url
             self._watch(database, stack)
+            self._keep(database, stack)
             on_started()
             self._follow(working)
             if dispatcher is not None and self._once:
@@ -173,6 +175,15 @@ class Session:
             return
         watcher.start()
         stack.callback(watcher.join)
+        stack.callback(self._stop.set)
+
+    def _keep(self, database: Database, stack: ExitStack) -> None:
+        """A service deletes what is old; other sessions are too short for it."""
+        if self._service is None:
+            return
+        keeper = Keeper(database, self._opener.workspace.retention, self._stop)
+        keeper.start()
+        stack.callback(keeper.join)
         stack.callback(self._stop.set)
 
     def _log_start(self, database: Database) -> None:
@@ -333,7 +344,15 @@ class Session:
             if needed is not None:  # a connection that cannot be opened is told before anything runs
                 self._for_use(needed, task, meta)
         starter = this_person() if self._events is not None else None
-        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks, starter=starter)
+        return Subscriber(
+            playbook,
+            task.inputs,
+            task.renames,
+            transforms,
+            sinks,
+            internal=self._opener.internal.for_event,
+            starter=starter,
+        )
 
     def _for_use(self, use: Use, task: Task, meta: JsonObject) -> Connection | None:
         opened = self._opener.connection_for(use, task.playbook, task.renames, meta)
