@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from counterplay.clock import now, to_text
+from counterplay.clock import from_text, now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.database import storable
 from counterplay.store.effects import EffectRows

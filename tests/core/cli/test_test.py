@@ -158,4 +158,4 @@ def test_the_shipped_tests_pass_and_cover_every_branch(desk: Any) -> None:
     assert [one for one in said.data["cases"] if not one["passed"]] == []
     assert [one for one in said.data["coverage"] if one["missing"]] == []
     assert said.code == 0
-    assert len(said.data["coverage"]) >= 10
+    assert len(said.data["coverage"]) >= 9
