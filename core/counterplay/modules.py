@@ -248,6 +248,10 @@ class Action(Module):
         """The target's present state, as far as `inverse` and `settled` need it. Reads only."""
         return {}
 
+    def caution(self, before: JsonObject) -> str | None:
+        """What people should know before it is done, seen the state before; plans print it."""
+        return None
+
     def settled(self, context: StepContext, before: JsonObject) -> JsonObject | None:
         """After an attempt with unknown outcome: its result if it took effect, None if it did not."""
         raise NotImplementedError
