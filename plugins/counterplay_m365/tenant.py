@@ -171,6 +171,10 @@ class Tenant(Connection):
         """An access token for a service, for those who look into it. BlockedError: none is given."""
         return self._token_source().bearer(self._resources[service])
 
+    def token(self, service: str) -> str:
+        """The present token for a service; show it to nobody."""
+        return self._token_source().bearer(self._resources[service])
+
     def forget_tokens(self) -> None:
         """The next request asks for a new token: it carries what was granted meanwhile."""
         self._token_source().forget()

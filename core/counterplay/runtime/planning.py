@@ -388,7 +388,7 @@ class _Walk:
                 guard=None
                 if verdict is None
                 else ("asks: " if verdict.ask else "refuses: ") + verdict.reason,
-                note=note,
+                note="; ".join(filter(None, (note, action.caution(before)))) or None,
                 shares_target=bool(objects & self._touched),
             )
         )
