@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from counterplay import Context
 from counterplay_m365.entra import principal
-from counterplay_m365.graph import Graph
+from counterplay_m365.roles import Roles
 from counterplay_m365.tenant import GRAPH, tenant
 
 #: Names, as schemas write them under `x-roles`, and the templates' ids, the same in every tenant.
@@ -25,25 +25,16 @@ ROLES: Mapping[str, str] = {
     "Security Reader": "5d6b6bb7-de71-4623-b4af-96380a352509",
     "Exchange Administrator": "29232cdf-9323-42fd-ade2-1d097af3e4de",
 }
-_NEEDS = "RoleManagement.Read.Directory"
 _NAMES = {identity: name for name, identity in ROLES.items()}
 
 
-class Standing(Graph):
-    """What the app's own service principal is in the directory."""
-
-    def roles(self, principal_id: str) -> frozenset[str]:
-        """The names of the roles that a principal holds, as far as `ROLES` knows them."""
-        query = {"$filter": f"principalId eq '{principal_id}'"}
-        url = self._url("/roleManagement/directory/roleAssignments", query)
-        held = (str(one.get("roleDefinitionId")) for one in self._all(url, "role assignments", _NEEDS))
-        return frozenset(_NAMES[one] for one in held if one in _NAMES)
-
-
 def own_roles(context: Context) -> frozenset[str] | None:
-    """The roles of the app of a context; None when its token does not tell who it is.
+    """The names of the roles of the app of a context; None when its token does not tell who it is.
 
     BlockedError: the app may not read role assignments.
     """
     own = principal(tenant(context).token(GRAPH))
-    return None if own is None else Standing(context).roles(own)
+    if own is None:
+        return None
+    held = (str(one.get("roleDefinitionId")) for one in Roles(context).assignments([own]))
+    return frozenset(_NAMES[one] for one in held if one in _NAMES)

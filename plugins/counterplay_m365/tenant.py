@@ -168,11 +168,7 @@ class Tenant(Connection):
         return roles(self.token(service))
 
     def token(self, service: str) -> str:
-        """An access token for a service, for those who look into it. BlockedError: none is given."""
-        return self._token_source().bearer(self._resources[service])
-
-    def token(self, service: str) -> str:
-        """The present token for a service; show it to nobody."""
+        """The present token for a service; show it to nobody. BlockedError: none is given."""
         return self._token_source().bearer(self._resources[service])
 
     def forget_tokens(self) -> None:
