@@ -207,7 +207,7 @@ class Session:
         from counterplay.runtime.dispatch import SLOTS, Dispatcher
         from counterplay.runtime.interpreter import Interpreter
 
-        engine = DbosEngine(self._opener.workspace.store_url, threads=2 * SLOTS)
+        engine = DbosEngine(self._opener.workspace.store_url, 2 * SLOTS, runs.database.turns)
         dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail)
 
         def close() -> None:
