@@ -13,9 +13,9 @@ CLIENT = next(iter(FIRST_PARTY))
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 
 
-def ask(client: Any, scope: str = "Application.ReadWrite.All", **form: str) -> Any:
+def ask(client: Any, **form: str) -> Any:
     url = f"{client.tenant['authority']}/{client.tenant['tenant_id']}/oauth2/v2.0/devicecode"
-    wanted = f"{client.tenant['graph_url']}/{scope} openid profile offline_access"
+    wanted = f"{client.tenant['graph_url']}/Application.ReadWrite.All openid profile offline_access"
     return client.session.post(url, data={"client_id": CLIENT, "scope": wanted, **form})
 
 
