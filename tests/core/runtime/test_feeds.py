@@ -449,7 +449,7 @@ def test_what_retention_took_is_a_recorded_gap(bench, lab, put, monkeypatch) -> 
     """A session that comes too late names the hole, goes on past it, and says so once."""
     from lab_plugin import Source
 
-    monkeypatch.setattr(Source, "retention", timedelta(hours=2))
+    monkeypatch.setattr(Source, "retention", timedelta(hours=4))
     assert bench.run(forward(bench)).exit_code == 0  # a new subscriber begins where it can be read
     old = (now() - timedelta(hours=9)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     with bench.store() as database, database.write() as connection:
@@ -495,3 +495,16 @@ def test_an_event_that_vanished_from_the_unit_that_owned_it_is_not_lost(bench, l
     lab.units["u2"][1][:] = [body("b", "c")]
     assert bench.run(forward(bench)).exit_code == 0
     assert sorted(ids(lab.taken["collect"])) == ["a", "b", "c"]
+
+
+def test_a_playbook_is_told_what_is_missing(bench, lab, put) -> None:
+    """An event of std.gaps for a unit that was lost, once."""
+    watch = bench.playbook(
+        "watch", trigger={"uses": "std.gaps"}, sinks=[{"uses": "lab.store", "with": {"to": "watch"}}]
+    )
+    put("u1", GoneError("AF20051"))
+    assert bench.run(forward(bench)).exit_code == 1
+    for _ in range(2):
+        assert bench.run(watch).exit_code == 0
+        ((told),) = [json.loads(raw) for raw in lab.taken["watch"]]
+        assert (told["kind"], told["unit"], told["cause"]) == ("lost", "u1", "AF20051")
