@@ -29,9 +29,6 @@ from counterplay.secrets import SHORTEST, reference
 
 FILE = "counterplay.yaml"
 STATE = ".counterplay"
-_NOT_YET = {
-    "internal": "this version does not use `internal`",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +146,12 @@ class Workspace:
         found: JsonObject = self.config.get("guardrails") or {}
         return found
 
+    @property
+    def internal(self) -> JsonObject:
+        """What counts as inside, as far as `counterplay.yaml` says it: `{"domains", "networks"}`."""
+        found: JsonObject = self.config.get("internal") or {}
+        return found
+
     @cached_property
     def entries(self) -> dict[str, ConnectionEntry]:
         """The configured connections by name."""
@@ -221,19 +224,15 @@ class Workspace:
 
     def _findings(self, document: Document) -> Iterator[Finding]:
         schema = json.loads((core_schemas() / "workspace.json").read_text("utf-8"))
-        for key, why in _NOT_YET.items():
-            if key in document.data:
-                yield document.finding((key,), why, f"remove `{key}`", key=True)
-        known = {key: value for key, value in document.data.items() if key not in _NOT_YET}
-        for problem in problems(known, schema):
-            if problem.path[:1] == ("store",) and isinstance(known.get("store"), str):
+        for problem in problems(document.data, schema):
+            if problem.path[:1] == ("store",) and isinstance(document.data.get("store"), str):
                 yield document.finding(
                     problem.path, "this version keeps its state in SQLite", "write sqlite:///PATH"
                 )
             else:
                 yield document.finding(problem.path, problem.message, problem.hint, key=problem.at_key)
-        yield from self._retention_findings(document, known.get("retention"))
-        connections = known.get("connections")
+        yield from self._retention_findings(document, document.data.get("retention"))
+        connections = document.data.get("connections")
         if isinstance(connections, dict):
             for name, settings in connections.items():
                 if isinstance(settings, dict) and isinstance(settings.get("uses"), str):

@@ -18,6 +18,7 @@ _COMMANDS = {
     "up": ("counterplay.cli.up:up", "Run all enabled playbooks of the workspace as a service."),
     "plan": ("counterplay.cli.plan:plan", "Show what a run would read, change and deliver; send nothing."),
     "check": ("counterplay.cli.check:check", "Say everything that is wrong with playbooks, before they run."),
+    "test": ("counterplay.cli.test:test", "Try what playbooks do in given circumstances, offline."),
     "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
     "show": ("counterplay.cli.show:show", "Show what a playbook does, step by step."),
     "ledger": (

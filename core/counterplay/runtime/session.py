@@ -344,7 +344,15 @@ class Session:
             if needed is not None:  # a connection that cannot be opened is told before anything runs
                 self._for_use(needed, task, meta)
         starter = this_person() if self._events is not None else None
-        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks, starter=starter)
+        return Subscriber(
+            playbook,
+            task.inputs,
+            task.renames,
+            transforms,
+            sinks,
+            internal=self._opener.internal.for_event,
+            starter=starter,
+        )
 
     def _for_use(self, use: Use, task: Task, meta: JsonObject) -> Connection | None:
         opened = self._opener.connection_for(use, task.playbook, task.renames, meta)

@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from counterplay.clock import now, to_text
 from counterplay.errors import BusyError, StateError
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
 
 

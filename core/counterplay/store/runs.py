@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from counterplay.clock import now, to_text
+from counterplay.clock import from_text, now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.database import storable
 from counterplay.store.effects import EffectRows
@@ -76,6 +76,14 @@ class RunStore(Outbox, RunHistory, EffectRows):
                 .limit(1)
             ).first()
         return found is not None
+
+    def next_wake(self) -> datetime | None:
+        """When the first of the runs that wait is due; None when none of them waits for a time."""
+        with self.database.read() as connection:
+            found = connection.execute(
+                sa.select(sa.func.min(run.c.wake)).where(run.c.status.in_(("waiting", "blocked")))
+            ).scalar()
+        return from_text(found) if found else None
 
     def with_status(self, *statuses: str) -> list[tuple[str, int]]:
         """(run, segment) of every run in one of the statuses."""
@@ -148,11 +156,16 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
 
     def retry_sinks(self) -> None:
-        """What waits for a sink is due now: a new worker tries at once, it may have been mended."""
+        """What waits for a sink, or is blocked, is due now: a new worker tries at once."""
         with self.database.write() as connection:
             connection.execute(
                 sa.update(run)
-                .where(run.c.status.in_(("waiting", "blocked")), run.c.outcome.is_not(None))
+                .where(
+                    sa.or_(
+                        run.c.status == "blocked",
+                        sa.and_(run.c.status == "waiting", run.c.outcome.is_not(None)),
+                    )
+                )
                 .values(wake=to_text(now()))
             )
 
