@@ -100,7 +100,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
 
         Returns True again when the same segment resumes after a crash.
         """
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             moved = connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.segment == segment, run.c.status.not_in(ENDED))
@@ -130,7 +130,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
 
     def park(self, identity: str, status: str, wake: datetime | None, reason: str | None) -> None:
         """End the segment; the run goes on with the next one, at `wake` or when it is queued again."""
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.status.not_in(ENDED))
@@ -173,7 +173,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
         self, identity: str, outcome: str, error: str | None, failed_at: JsonObject | None = None
     ) -> None:
         """How the steps ended; `finally` and the sinks are still to come."""
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity)
@@ -192,7 +192,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
         """The run is over; a child's end lets the next one begin, and the last one's wakes the parent."""
         from counterplay.store.children import child_ended
 
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.status.not_in(ENDED))
