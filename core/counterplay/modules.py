@@ -15,9 +15,10 @@ import logging
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from counterplay.clock import now
 from counterplay.events import (
     CheckResult,
     Diagnosis,
@@ -59,10 +60,12 @@ class Context:
     connection: Connection | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("counterplay"))
     stop: threading.Event = field(default_factory=threading.Event)
+    losses: LossLedger | None = None
+    """What the ledger knows to be missing; only a trigger at work sees it."""
 
     def now(self) -> datetime:
         """The time, aware UTC."""
-        return datetime.now(UTC)
+        return now()
 
 
 @dataclass
@@ -80,6 +83,14 @@ class StepContext(Context):
     def idempotency_key(self) -> str:
         """`<run>/<step>`: hand it to services that take such a key."""
         return f"{self.run_id}/{self.step_id}"
+
+
+class LossLedger(Protocol):
+    """The part of the ledger that says what is missing."""
+
+    def after(self, number: int, since: datetime, limit: int) -> Sequence[tuple[int, JsonObject]]:
+        """What became known after that number and not before `since`, oldest first, as (number, event)."""
+        ...
 
 
 class Module:
@@ -126,6 +137,10 @@ class Trigger(Module):
     def run_key(self, event: Event) -> str | None:
         """What makes two deliveries the same occurrence: it starts one run. Default: the delivery key."""
         return self.delivery_key(event)
+
+    def meta(self, unit: Unit) -> JsonObject:
+        """What `meta.` shows of the unit in expressions, besides feed, unit and connection."""
+        return {}
 
 
 class FeedTrigger(Trigger):
@@ -180,10 +195,6 @@ class FeedTrigger(Trigger):
     def split(self, body: bytes) -> Iterable[bytes] | None:
         """The events in a unit that is not a JSON array; None (the default) means that it is one."""
         return None
-
-    def meta(self, unit: Unit) -> JsonObject:
-        """What `meta.` shows of the unit in expressions, besides feed, unit and connection."""
-        return {}
 
 
 class PollTrigger(Trigger):

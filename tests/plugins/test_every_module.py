@@ -142,6 +142,17 @@ def test_permissions_are_complete(info: ModuleInfo) -> None:
 
 
 @every
+def test_roles_are_complete(info: ModuleInfo) -> None:
+    """Each names roles that doctor knows, and says for what and whether always."""
+    from counterplay_m365.own_roles import ROLES
+
+    for need in info.roles:
+        assert set(need) == {"any", "for", "always"}
+        assert need["any"]
+        assert info.cls.connection != "m365.tenant" or set(need["any"]) <= set(ROLES)
+
+
+@every
 def test_connections_exist(info: ModuleInfo) -> None:
     """The kind of connection that a module needs is one that is installed."""
     if info.cls.connection is not None:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from counterplay.clock import now, to_text
+from counterplay.clock import from_text, now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.database import storable
 from counterplay.store.effects import EffectRows
@@ -77,6 +77,14 @@ class RunStore(Outbox, RunHistory, EffectRows):
             ).first()
         return found is not None
 
+    def next_wake(self) -> datetime | None:
+        """When the first of the runs that wait is due; None when none of them waits for a time."""
+        with self.database.read() as connection:
+            found = connection.execute(
+                sa.select(sa.func.min(run.c.wake)).where(run.c.status.in_(("waiting", "blocked")))
+            ).scalar()
+        return from_text(found) if found else None
+
     def with_status(self, *statuses: str) -> list[tuple[str, int]]:
         """(run, segment) of every run in one of the statuses."""
         with self.database.read() as connection:
@@ -92,7 +100,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
 
         Returns True again when the same segment resumes after a crash.
         """
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             moved = connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.segment == segment, run.c.status.not_in(ENDED))
@@ -122,7 +130,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
 
     def park(self, identity: str, status: str, wake: datetime | None, reason: str | None) -> None:
         """End the segment; the run goes on with the next one, at `wake` or when it is queued again."""
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.status.not_in(ENDED))
@@ -165,7 +173,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
         self, identity: str, outcome: str, error: str | None, failed_at: JsonObject | None = None
     ) -> None:
         """How the steps ended; `finally` and the sinks are still to come."""
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity)
@@ -184,7 +192,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
         """The run is over; a child's end lets the next one begin, and the last one's wakes the parent."""
         from counterplay.store.children import child_ended
 
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.status.not_in(ENDED))
