@@ -71,7 +71,7 @@ def _of(method: str, path: str, query: str, tenant: str, app: str) -> Iterator[L
 def _units(path: str, query: str) -> int:
     """What a read costs in resource units."""
     names = [part for part in path.strip("/").split("/") if part]
-    last = next((part for part in reversed(names) if part.isalpha() or "Assign" in part), "")
+    last = names[-1 - (len(names) % 2 == 0)] if names else ""  # the words stand before their ids
     asked = parse_qs(query)
     top = asked.get("$top", [""])[0]
     cost = _DEAR.get(last, 1) + ("$expand" in asked) - ("$select" in asked)
