@@ -149,10 +149,21 @@ class PluginHost:
 
     @cached_property
     def template_filters(self) -> Mapping[str, Callable[..., Any]]:
-        """The filters that plugins add to expressions, by name."""
+        """The filters that plugins add to expressions, by name.
+
+        ConfigError: one has not its plugin's name before it, and could stand in for another's.
+        """
         filters: dict[str, Callable[..., Any]] = {}
-        for offered in self.hook.counterplay_template_filters():
-            filters.update(offered)
+        for impl in self.hook.counterplay_template_filters.get_hookimpls():
+            plugin, offered = impl.plugin_name, impl.function()
+            for name, function in offered.items():  # type: ignore[attr-defined]  # pluggy types it as object
+                if not name.startswith(f"{plugin}_"):
+                    raise ConfigError(
+                        f"the plugin {plugin} offers the filter {name!r}, whose name has to begin with"
+                        f" '{plugin}_'",
+                        hint=f"tell its authors; COUNTERPLAY_DISABLE={plugin} goes on without it",
+                    )
+                filters[name] = function
         return filters
 
     def _add(self, name: str, claims: list[EntryPoint], disabled: bool) -> None:

@@ -235,7 +235,7 @@ class Wire(requests.Session):
         while True:
             self._sleep(0.0, "")
             while (wait := budget.take(urgent=urgent)) > 0.0:
-                self._sleep(wait, "a rate limit")
+                self._sleep(wait, "the rate limit asks for a pause")
             if self.connection is not None:
                 try:
                     self.connection.authorize(request)
@@ -385,7 +385,7 @@ class Wire(requests.Session):
         if seconds <= 0:
             return
         if self.deadline is not None and time.monotonic() + seconds > self.deadline:
-            raise RetryableError(f"the deadline passes before {why} is over", retry_after=seconds)
+            raise RetryableError(f"{why}; the deadline passes before the next try", retry_after=seconds)
         if self._stop.wait(seconds):
             raise InterruptedWork("stopped while waiting for an answer")
 

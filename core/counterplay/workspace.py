@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -20,6 +21,7 @@ from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
 from counterplay.hookspecs import ConnectionOffer
 from counterplay.language.arguments import problems
+from counterplay.language.durations import parse_duration
 from counterplay.language.findings import Finding, PlaybookError, did_you_mean
 from counterplay.language.yaml_text import MAX_BYTES, Document, read
 from counterplay.plugins import PluginHost
@@ -27,9 +29,6 @@ from counterplay.secrets import SHORTEST, reference
 
 FILE = "counterplay.yaml"
 STATE = ".counterplay"
-_NOT_YET = {
-    "internal": "this version does not use `internal`",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,14 @@ class ConnectionEntry:
     uses: str
     labels: tuple[str, ...]
     settings: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long rows are kept after their run ended: the runs themselves, and the engine's own."""
+
+    runs: timedelta = timedelta(days=365)
+    engine: timedelta = timedelta(days=7)
 
 
 def find_root(start: Path | None = None) -> Path | None:
@@ -127,10 +134,22 @@ class Workspace:
             for key, value in entry.settings.items()
         }
 
+    @cached_property
+    def retention(self) -> Retention:
+        """How long ended runs are kept."""
+        given = {key: parse_duration(value) for key, value in (self.config.get("retention") or {}).items()}
+        return Retention(**given)
+
     @property
     def guardrails(self) -> JsonObject:
         """What bounds the effects of every playbook; the hook `counterplay_before_effect` gets it."""
         found: JsonObject = self.config.get("guardrails") or {}
+        return found
+
+    @property
+    def internal(self) -> JsonObject:
+        """What counts as inside, as far as `counterplay.yaml` says it: `{"domains", "networks"}`."""
+        found: JsonObject = self.config.get("internal") or {}
         return found
 
     @cached_property
@@ -205,22 +224,33 @@ class Workspace:
 
     def _findings(self, document: Document) -> Iterator[Finding]:
         schema = json.loads((core_schemas() / "workspace.json").read_text("utf-8"))
-        for key, why in _NOT_YET.items():
-            if key in document.data:
-                yield document.finding((key,), why, f"remove `{key}`", key=True)
-        known = {key: value for key, value in document.data.items() if key not in _NOT_YET}
-        for problem in problems(known, schema):
-            if problem.path[:1] == ("store",) and isinstance(known.get("store"), str):
+        for problem in problems(document.data, schema):
+            if problem.path[:1] == ("store",) and isinstance(document.data.get("store"), str):
                 yield document.finding(
                     problem.path, "this version keeps its state in SQLite", "write sqlite:///PATH"
                 )
             else:
                 yield document.finding(problem.path, problem.message, problem.hint, key=problem.at_key)
-        connections = known.get("connections")
+        yield from self._retention_findings(document, document.data.get("retention"))
+        connections = document.data.get("connections")
         if isinstance(connections, dict):
             for name, settings in connections.items():
                 if isinstance(settings, dict) and isinstance(settings.get("uses"), str):
                     yield from self._connection_findings(document, name, settings)
+
+    def _retention_findings(self, document: Document, given: object) -> Iterator[Finding]:
+        """What the engine keeps is of no use without the run that it belongs to."""
+        try:
+            kept = Retention(**{key: parse_duration(value) for key, value in dict(given or {}).items()})  # type: ignore[call-overload]  # whatever stands there
+        except (ConfigError, TypeError, ValueError):
+            return  # the schema has told it
+        if kept.engine > kept.runs:
+            assert isinstance(given, dict)
+            yield document.finding(
+                ("retention", "engine" if "engine" in given else "runs"),
+                "the engine's rows would be kept for longer than the runs",
+                "keep runs for longer, or write a shorter `engine:`",
+            )
 
     def _connection_kinds(self) -> list[str]:
         return sorted(uses for uses, info in self.host.modules.items() if info.kind == "connection")

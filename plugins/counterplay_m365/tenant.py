@@ -88,6 +88,12 @@ class Tenant(Connection):
         found = principal(self._token_source().bearer(self._resources[GRAPH]))
         return [name for name in (own, found) if name]
 
+    def internal_domains(self, context: Context) -> Collection[str]:
+        """The domains that the tenant has proved to own."""
+        from counterplay_m365.graph import Graph
+
+        return Graph(context).verified_domains()
+
     def origins(self) -> Collection[str]:
         return (_origin(self.graph_url), _origin(self.activity_url))
 
@@ -161,6 +167,10 @@ class Tenant(Connection):
         from counterplay_m365.entra import roles
 
         return roles(self._token_source().bearer(self._resources[service]))
+
+    def token(self, service: str) -> str:
+        """The present token for a service; show it to nobody."""
+        return self._token_source().bearer(self._resources[service])
 
     def forget_tokens(self) -> None:
         """The next request asks for a new token: it carries what was granted meanwhile."""

@@ -154,6 +154,11 @@ class Fault:
         for digit in self.digits:
             check.whole("digits", digit, 0, 9)
         check.headers(self.headers)
+        does = (self.kind, self.status, self.delay, self.reset, self.drip, self.skew)
+        if not any(does) and self.truncate is None:
+            raise ValueError(
+                "the rule does nothing: give a kind, or status, delay, reset, truncate, drip, skew"
+            )
 
     def _check_whom(self) -> None:
         check.choice("service", self.service, check.SERVICES)

@@ -229,6 +229,10 @@ class Tenant:
         at = stamp(self.clock.now(), 6)
         self._store.add_change(self.id, Change(at, app, action, user, target, before, dict(after), request))
 
+    def changes(self) -> list[Change]:
+        """The write journal, in order."""
+        return self._store.changes(self.id)
+
     def events(self) -> dict[str, bytes]:
         """Every audit event that can be listed by now, by `Id`, as it is served."""
         return {line.key: line.body for line in self.blobs.lines(self.clock.now_ns())}

@@ -87,6 +87,13 @@ def test_a_plugin_is_loaded_and_its_modules_are_named_after_it(folder, install) 
     assert host.template_filters["acme_twice"](2) == 4
 
 
+def test_a_filter_that_could_stand_in_for_anothers_is_refused(install) -> None:
+    """Its name does not begin with its plugin's."""
+    host = PluginHost.load([install(GOOD.replace("acme_twice", "m365_users"))])
+    with pytest.raises(ConfigError, match=r"^the plugin acme offers the filter 'm365_users', whose name"):
+        host.template_filters  # noqa: B018
+
+
 def test_the_bundled_plugins_are_found_as_any_other() -> None:
     """They are registered through entry points too."""
     host = PluginHost.load()
@@ -155,7 +162,12 @@ def test_one_distribution_found_twice_is_no_clash(install) -> None:
 def test_a_broken_plugin_takes_itself_out_and_nothing_else(install, code: str, problem: str) -> None:
     """Whatever it raises becomes one line that names its distribution; the others work."""
     broken = install(code)
-    good = install(GOOD, name="good", package="good_pkg", distribution="counterplay-good")
+    good = install(
+        GOOD.replace("acme_twice", "good_twice"),
+        name="good",
+        package="good_pkg",
+        distribution="counterplay-good",
+    )
     host = PluginHost.load([broken, good])
     (info,) = host.problems
     assert "\n" not in str(info.problem)
@@ -165,7 +177,7 @@ def test_a_broken_plugin_takes_itself_out_and_nothing_else(install, code: str, p
     ):
         host.module("acme.x")
     assert host.module("good.ping")
-    assert set(host.template_filters) == {"acme_twice"}
+    assert set(host.template_filters) == {"good_twice"}
     assert [module for module in host.modules if module.startswith("acme.")] == []
 
 

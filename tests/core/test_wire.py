@@ -262,7 +262,7 @@ def test_the_time_that_a_service_asks_for_is_respected(remote, wire, status: int
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     value = date if as_date else "60"
     remote.get(URL, status=status, headers={"Retry-After": value})
-    with pytest.raises(RetryableError, match=r"the deadline passes before .* is over") as caught:
+    with pytest.raises(RetryableError, match="the deadline passes before the next try") as caught:
         wire(Api(), timeout=20).get(URL)
     assert 30 < (caught.value.retry_after or 0) <= 1800
     assert len(remote.calls) == 1
@@ -274,7 +274,7 @@ def test_a_rate_limit_holds_for_all_who_use_the_service(remote, wire) -> None:
     remote.get("https://other.example/", json={})
     budgets = Budgets()
     for _ in range(2):
-        with pytest.raises(RetryableError, match="a rate limit"):
+        with pytest.raises(RetryableError, match="the rate limit asks"):
             wire(Api(), budgets=budgets, timeout=20).get(URL)
     wire(Api("https://other.example"), budgets=budgets, timeout=20).get("https://other.example/")
     assert len(remote.calls) == 2
@@ -350,9 +350,7 @@ def test_a_refusal_after_a_lost_answer_is_no_proof_that_nothing_happened(remote,
 def test_a_deadline_after_a_lost_answer_leaves_the_outcome_unknown(remote, wire) -> None:
     """There was no time left to find out."""
     remote.put(URL, status=500, headers={"Retry-After": "60"})
-    with pytest.raises(
-        UnknownOutcomeError, match=r"^the deadline passes .*; before that, Example answered 500"
-    ):
+    with pytest.raises(UnknownOutcomeError, match=r"the next try; before that, Example answered 500"):
         wire(Api(), timeout=20).put(URL)
 
 
@@ -414,10 +412,14 @@ def test_a_stop_before_a_request_sends_nothing(remote, wire) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_stop_ends_a_wait(remote, wire, status: int) -> None:
     """Ctrl-C does not wait for a service."""
-    remote.get(URL, status=status, headers={"Retry-After": "60"})
     stop = threading.Event()
     timer = threading.Timer(0.005, stop.set)
-    timer.start()
+
+    def busy(_: Any) -> tuple[int, dict[str, str], str]:
+        timer.start()
+        return status, {"Retry-After": "60"}, ""
+
+    remote.add_callback("GET", URL, busy)
     began = time.monotonic()
     with pytest.raises(InterruptedWork):
         wire(Api(), stop=stop).get(URL)

@@ -194,3 +194,17 @@ def test_an_input_that_is_missing_keeps_one_playbook_out(bench: Any) -> None:
 
         bench.configure(playbooks={"watch": {"inputs": {"approver": "soc@contoso.example"}}})
         service.until(lambda: service.health()["playbooks"] == ["other", "watch"])
+
+
+def test_it_deletes_runs_that_are_older_than_they_are_kept(bench: Any, block: Callable[..., Any]) -> None:
+    """As soon as it starts, and each hour from then on."""
+    bench.write(block(bench.user()["id"]))
+    assert bench.run().exit_code == 0
+    database = bench.database()
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE cp_run SET created = '2020-01-01', ended = '2020-01-02'")
+    database.close()
+    alerts(bench, LOOK)
+
+    with running(bench) as service:
+        service.until(lambda: all(run.playbook != "test" for run in bench.runs()))

@@ -9,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.fixtures.m365_actions import actions, comparable, empower, example
+
 from counterplay.testing import Bench, Example
-from counterplay_sim.digest import digest
+from counterplay_sim.digest import state
 from counterplay_sim.graph_rules import GraphRules
 from counterplay_sim.testing import Simulator, Strictness
 
@@ -52,36 +54,6 @@ class _Handler(BaseHTTPRequestHandler):
         """Tests print nothing."""
 
 
-class Accounts:
-    """The accounts of a simulated tenant that an application may change."""
-
-    def __init__(self, simulator: Simulator) -> None:
-        (self.tenant,) = simulator._tenants.values()
-
-    def plain(self) -> list[dict[str, Any]]:
-        """No administrator's, and not synced from elsewhere."""
-        held = {one["principalId"] for one in self.tenant.objects["roleAssignment"].values()}
-        for group in self.tenant.objects["group"].values():
-            if group.get("isAssignableToRole"):
-                held |= set(group.get("@sim.members", ()))
-        return [
-            one
-            for key, one in self.tenant.users.items()
-            if key not in held and not one.get("onPremisesSyncEnabled")
-        ]
-
-    def rules(self, user: dict[str, Any]) -> list[dict[str, Any]]:
-        """The inbox rules of an account that Graph can change."""
-        rules = self.tenant.rules[user["id"]]
-        return [rule for rule in rules if not rule["isReadOnly"] and rule["isEnabled"]]
-
-    def with_rules(self) -> dict[str, Any]:
-        """An account that has at least two such rules."""
-        found = max(self.plain(), key=lambda user: len(self.rules(user)))
-        assert len(self.rules(found)) >= 2
-        return dict(found)
-
-
 def bench(plugin: str, folder: Path) -> Generator[Bench, None, None]:
     """A small tenant; `std.http` posts to the receiver."""
     if plugin == "std":
@@ -97,25 +69,31 @@ def bench(plugin: str, folder: Path) -> Generator[Bench, None, None]:
     unhurried = GraphRules(throttle_scale=0, directory_audit_latency=NOW, audit_search_runs=NOW)
     simulator = Simulator(folder, seed=5, events=60, strictness=Strictness(graph=unhurried))
     with simulator:
-        accounts = Accounts(simulator)
-        user = accounts.with_rules()
-        someone = {"user_id": user["id"]}
-        rules = {**someone, "rule_ids": [rule["id"] for rule in accounts.rules(user)[:2]]}
+        (tenant,) = simulator._tenants.values()
+        empower(tenant)
+        made = {info.uses: example(info.uses, tenant) for info in actions()}
+        someone = made["m365.block_sign_in"].arguments
         yield Bench(
             connections={
                 "m365.tenant": simulator.m365_settings(),
                 "intake.key": simulator.intake_settings(),
             },
             examples={
-                "m365.get_user": Example(someone),
-                "m365.list_inbox_rules": Example(someone),
-                "m365.revoke_sessions": Example(someone),
-                "m365.block_sign_in": Example(someone),
-                "m365.allow_sign_in": Example(someone, first=[("m365.block_sign_in", someone)]),
-                "m365.disable_inbox_rules": Example(rules),
-                "m365.enable_inbox_rules": Example(rules, first=[("m365.disable_inbox_rules", rules)]),
+                **{
+                    uses: Example(one.arguments, first=[one.first] if one.first else [])
+                    for uses, one in made.items()
+                },
                 "m365.directory_audits": Example(first=[("m365.block_sign_in", someone)]),
                 "m365.hunting": Example({"query": "AlertInfo"}),
             },
-            state=lambda: digest(simulator.state_dir),
+            state=lambda: _lasting(state(simulator.state_dir)),
         )
+
+
+def _lasting(found: dict[str, Any]) -> Any:
+    """The tenant without what tells one repetition from another: ids that are made anew, and when."""
+    for document in found.values():
+        if isinstance(document, dict):
+            for name in [name for name in document if name.endswith("DateTime")]:
+                del document[name]
+    return comparable("m365.delete_inbox_rules", found)

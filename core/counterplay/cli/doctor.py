@@ -15,9 +15,12 @@ from counterplay.errors import ConfigError, CounterplayError
 if TYPE_CHECKING:
     from counterplay.events import Diagnosis, Need
     from counterplay.language import Playbook, Use
+    from counterplay.plugins import ModuleInfo
     from counterplay.runtime.opening import Opener
     from counterplay.workspace import Workspace
 
+INTERNAL = "internal"
+"""What a need is called that no module has: to be told which domains are inside."""
 _WORDS = {True: "ok", False: "REFUSED", None: "not known"}
 
 
@@ -155,7 +158,27 @@ def _patients(
                 need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
                 patient.needs.setdefault(use.uses, need)
                 patient.users.setdefault(use.uses, set()).add(playbook.name)
+                if use is playbook.trigger and _asks_for_domains(workspace, playbook, info):
+                    patient.needs.setdefault(INTERNAL, _domains_need(workspace, kind))
+                    patient.users.setdefault(INTERNAL, set()).add(playbook.name)
     return list(found.values())
+
+
+def _asks_for_domains(workspace: Workspace, playbook: Playbook, trigger: ModuleInfo) -> bool:
+    """Whether a playbook wants to know what is inside, and its trigger's connection has to say it."""
+    from counterplay.runtime.internal import knows_domains
+
+    if not playbook.asks_internal or workspace.internal.get("domains") is not None:
+        return False
+    kind = trigger.cls.connection
+    return kind is not None and knows_domains(workspace.host.module(kind).cls)
+
+
+def _domains_need(workspace: Workspace, kind: str) -> Need:
+    from counterplay.events import Need
+
+    info = workspace.host.module(kind)
+    return Need(INTERNAL, {}, tuple(info.permissions), tuple(info.licences))
 
 
 def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list[Need]:
@@ -179,6 +202,8 @@ def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list
                 arguments = with_defaults(info.schema, use.arguments)
                 need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
                 found.setdefault(use.uses, need)
+                if use is loaded.trigger and _asks_for_domains(workspace, loaded, info):
+                    found.setdefault(INTERNAL, _domains_need(workspace, kind))
     return list(found.values())
 
 

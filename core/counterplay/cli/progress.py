@@ -140,7 +140,7 @@ def print_summary(name: str, ended: Ended, mask: Callable[[str], str]) -> None:
 def told(notices: Mapping[str, str]) -> list[str]:
     """Notices as lines: what is true of several things (feeds that one secret opens) is said once."""
     about: dict[str, list[str]] = {}
-    for name, text in notices.items():
+    for name, text in sorted(notices.items()):
         about.setdefault(text, []).append(name)
     return [text if names[0] in text else f"{_listed(names)}: {text}" for text, names in about.items()]
 

@@ -173,10 +173,18 @@ _LOOK = 0.5
 
 def _one(store: RunStore | None, run_id: str) -> tuple[RunStore, StoredRun]:
     """The run whose id begins with the text. ConfigError: none does, or several do."""
+    from counterplay.store.retention import was_deleted
+
     found = store.find(run_id) if store is not None else []
     exact = [one for one in found if one.id == run_id]
     whole = exact or [one for one in found if one.parent is None] or found
     if store is None or not whole:
+        deleted = was_deleted(store.database, run_id) if store is not None else None
+        if deleted is not None:
+            raise ConfigError(
+                f"run {run_id} was deleted at {deleted}: it was older than `retention:` says",
+                hint="`playbook audit export` still has what it changed",
+            )
         raise ConfigError(f"there is no run {run_id!r}", hint="`playbook runs list` shows them")
     if len(whole) > 1:
         raise ConfigError(f"{len(whole)} runs begin with {run_id!r}", hint="write more of its id")

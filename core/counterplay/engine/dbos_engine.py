@@ -4,6 +4,7 @@
   default serializer anybody who can write a row could run code in every reader.
 * The executor id is new for each launch, so that a start never "recovers" a run that is under way.
 * The application version is pinned: the default hashes source code and strands runs after an upgrade.
+* Its connections write in turn with our own (`connections`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dbos._serialization as dbos_serialization
+import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, Serializer, SetWorkflowID
 from dbos._error import DBOSBaseException, DBOSException
+from sqlalchemy.engine import make_url
 
+from counterplay.engine.connections import LAZY_COMMITS, sqlite_engine
 from counterplay.engine.port import EngineInterrupt, ReplayedFailure, SegmentBody, SegmentStatus
+from counterplay.store.turns import Turns
 
 #: Raised only when the interpreter records other steps for the same playbook than before.
 INTERPRETER_VERSION = "counterplay-segments-1"
 LISTENER_INTERVAL = 0.2  # of a listener that we do not use; closing waits for it to wake (1 s by default)
+SCHEMA = "counterplay_engine"  # on PostgreSQL; SQLite has none
 POOL_SIZE = 2  # more connections only queue inside SQLite, where waiting is unfair
 
-_WORKFLOW = "counterplay_segment"
+WORKFLOW = "counterplay_segment"
 _STATUS: dict[str, SegmentStatus] = {
     "PENDING": "running",
     "ENQUEUED": "running",
@@ -76,7 +82,7 @@ def _record(name: str, work: Callable[[], Any]) -> Any:
         raise EngineInterrupt(str(error)) from error
 
 
-@DBOS.workflow(name=_WORKFLOW)
+@DBOS.workflow(name=WORKFLOW)
 def _segment(name: str) -> None:
     if _body is None:
         raise RuntimeError("the engine was not launched with an interpreter")
@@ -89,11 +95,13 @@ def _segment(name: str) -> None:
 class DbosEngine:
     """DBOS on the store's own database. One in a process, because DBOS is a singleton."""
 
-    def __init__(self, database_url: str, threads: int) -> None:
+    def __init__(self, database_url: str, threads: int, turns: Turns | None = None) -> None:
+        """`turns` are those of the store, where both write to one SQLite file."""
+        self._own: sa.Engine | None = None
         self._config: DBOSConfig = {
             "name": "counterplay",
             "system_database_url": database_url,
-            "dbos_system_schema": "counterplay_engine",
+            "dbos_system_schema": SCHEMA,
             "sys_db_pool_size": POOL_SIZE,
             "notification_listener_polling_interval_sec": LISTENER_INTERVAL,
             "serializer": JsonSerializer(),
@@ -102,6 +110,11 @@ class DbosEngine:
             "max_executor_threads": threads,
             "log_level": "ERROR",
         }
+        if make_url(database_url).get_backend_name() == "sqlite":
+            self._own = sqlite_engine(database_url, POOL_SIZE, turns)
+            self._config["system_database_engine"] = self._own
+        else:
+            self._config["db_engine_kwargs"] = {"connect_args": LAZY_COMMITS}
 
     def launch(self, body: SegmentBody) -> None:
         global _body
@@ -120,7 +133,7 @@ class DbosEngine:
         left = [
             status.workflow_id
             for status in DBOS.list_workflows(
-                status=["PENDING", "ENQUEUED"], name=_WORKFLOW, load_input=False, load_output=False
+                status=["PENDING", "ENQUEUED"], name=WORKFLOW, load_input=False, load_output=False
             )
             if status.executor_id != mine
         ]
@@ -144,6 +157,8 @@ class DbosEngine:
     def close(self) -> None:
         global _body
         DBOS.destroy(workflow_completion_timeout_sec=0)
+        if self._own is not None:
+            self._own.dispose()
         _body = None
 
 

@@ -555,7 +555,8 @@ class Pipeline:
         new = self._runs.add(connection, task.runs)
         suppressed = self._runs.holders(connection, task.runs)
         self._figures.add("runs_suppressed", len(suppressed))
-        self._figures.add("runs_known", len(task.runs) - len(new) - len(suppressed))
+        known = len(task.runs) - len(new) - len(suppressed)
+        self._figures.add("runs_known", known)
         for one in task.runs:
             if one.once is not None and one.id in suppressed:
                 self._figures.notice(
@@ -564,6 +565,8 @@ class Pipeline:
                     "further events for it start none until its window ends",
                 )
         task.counts["runs"] = len(new)
+        task.counts["suppressed"] = len(suppressed)
+        task.counts["known"] = known
         task.runs = []
         return new
 

@@ -41,6 +41,7 @@ from counterplay.runtime import metrics
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.holding import Watcher
+from counterplay.runtime.keeping import Keeper
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.pipeline import Shared
@@ -141,6 +142,7 @@ class Session:
                 made = partial(metrics.text, self.figures, working, self._opener.budgets)
                 self.metrics_url = stack.enter_context(metrics.Exporter(self._metrics, made)).url
             self._watch(database, stack)
+            self._keep(database, stack)
             on_started()
             self._follow(working)
             if dispatcher is not None and self._once:
@@ -175,6 +177,15 @@ class Session:
         stack.callback(watcher.join)
         stack.callback(self._stop.set)
 
+    def _keep(self, database: Database, stack: ExitStack) -> None:
+        """A service deletes what is old; other sessions are too short for it."""
+        if self._service is None:
+            return
+        keeper = Keeper(database, self._opener.workspace.retention, self._stop)
+        keeper.start()
+        stack.callback(keeper.join)
+        stack.callback(self._stop.set)
+
     def _log_start(self, database: Database) -> None:
         """The audit log knows of every start, and of what was configured otherwise than at the last one."""
         playbooks = {task.playbook.name: task.playbook.document for task in self._tasks}
@@ -196,7 +207,7 @@ class Session:
         from counterplay.runtime.dispatch import SLOTS, Dispatcher
         from counterplay.runtime.interpreter import Interpreter
 
-        engine = DbosEngine(self._opener.workspace.store_url, threads=2 * SLOTS)
+        engine = DbosEngine(self._opener.workspace.store_url, 2 * SLOTS, runs.database.turns)
         dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail)
 
         def close() -> None:
@@ -333,7 +344,15 @@ class Session:
             if needed is not None:  # a connection that cannot be opened is told before anything runs
                 self._for_use(needed, task, meta)
         starter = this_person() if self._events is not None else None
-        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks, starter=starter)
+        return Subscriber(
+            playbook,
+            task.inputs,
+            task.renames,
+            transforms,
+            sinks,
+            internal=self._opener.internal.for_event,
+            starter=starter,
+        )
 
     def _for_use(self, use: Use, task: Task, meta: JsonObject) -> Connection | None:
         opened = self._opener.connection_for(use, task.playbook, task.renames, meta)

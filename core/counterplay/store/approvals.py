@@ -14,7 +14,7 @@ from counterplay import audit
 from counterplay.clock import now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.database import Database, storable
-from counterplay.store.feeds import _insert_or_ignore
+from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import answer, approval, run, token
 
 
@@ -82,7 +82,7 @@ class ApprovalStore:
     ) -> None:
         """Put a question."""
         put = connection.execute(
-            _insert_or_ignore(connection, approval),
+            insert_or_ignore(connection, approval),
             {
                 "id": identity,
                 "run_id": run_id,
@@ -130,7 +130,7 @@ class ApprovalStore:
     def add_answer(self, connection: sa.Connection, identity: str, given: StoredAnswer) -> bool:
         """Keep an answer. False: this person answered before."""
         made = connection.execute(
-            _insert_or_ignore(connection, answer),
+            insert_or_ignore(connection, answer),
             {
                 "approval_id": identity,
                 "person": storable(given.person),

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
 from counterplay.events import JsonObject
-from counterplay.store.feeds import _insert_or_ignore
 from counterplay.store.runs import ENDED, RunStore, StoredRun
+from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import approval, attempt, effect, run, snapshot, step
 
 
@@ -49,9 +49,7 @@ def spawn(
 
             document = json.dumps(one.document, sort_keys=True)
             digest = hashlib.sha256(document.encode()).hexdigest()
-            connection.execute(
-                _insert_or_ignore(connection, snapshot), {"hash": digest, "document": document}
-            )
+            connection.execute(insert_or_ignore(connection, snapshot), {"hash": digest, "document": document})
         connection.execute(
             run.insert().values(
                 id=child_id(parent.id, step_id, one.place),
@@ -169,7 +167,7 @@ def reopen(
         if row is None:
             continue
         connection.execute(
-            _insert_or_ignore(connection, attempt),
+            insert_or_ignore(connection, attempt),
             {
                 "run_id": identity,
                 "step_id": step_id,

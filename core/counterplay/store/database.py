@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,18 +16,19 @@ from sqlalchemy.engine import URL, make_url
 
 from counterplay.clock import now, to_text
 from counterplay.errors import BusyError, StateError
+from counterplay.store.turns import Turns
 
-HEAD = "0005"
+HEAD = "0007"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
 
 
 class Database:
-    """One connection pool and the lock under which this process writes."""
+    """One connection pool, and the order in which this process writes."""
 
     def __init__(self, url: URL, engine: sa.Engine) -> None:
         self.url = url
         self.engine = engine
-        self._writing = threading.RLock()
+        self.turns = Turns(engine.connect)
 
     @property
     def path(self) -> Path | None:
@@ -42,7 +42,13 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is on disk when the block ends, or nothing of it."""
-        with self._writing, explained(self.url), self.engine.begin() as connection:
+        with explained(self.url), self.turns.alone(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write_short(self) -> Iterator[sa.Connection]:
+        """The same for a few statements: it may share its commit with others that come at the same time."""
+        with explained(self.url), self.turns.shared() as connection:
             yield connection
 
     @contextmanager

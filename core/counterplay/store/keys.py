@@ -152,7 +152,9 @@ class KeyStore:
 
     def wrote(self, feed_id: int, hours: Iterable[int]) -> None:
         """There are ids of these hours now."""
-        self._known.setdefault(feed_id, set()).update(hours)
+        known = self._known.get(feed_id)
+        if known is not None:  # else nobody asked the disk yet: these alone would hide the others
+            known.update(hours)
 
     def _shrink(self, connection: sa.Connection) -> None:
         """Let go of the hours that were not asked for lately; large ones leave their pages."""

@@ -38,8 +38,12 @@ class Account:
     delivered: int
     duplicates: int
     filtered: int
+    condition_errors: int
+    dropped: int
     dead: int
     runs: int
+    suppressed: int
+    known: int
 
     @property
     def balanced(self) -> bool:
@@ -117,8 +121,12 @@ class Ledger:
                 total(acknowledgement.c.delivered).label("delivered"),
                 total(acknowledgement.c.duplicates).label("duplicates"),
                 total(acknowledgement.c.filtered).label("filtered"),
+                total(acknowledgement.c.condition_errors).label("condition_errors"),
+                total(acknowledgement.c.dropped).label("dropped"),
                 total(acknowledgement.c.dead).label("dead"),
                 total(acknowledgement.c.runs).label("runs"),
+                total(acknowledgement.c.suppressed).label("suppressed"),
+                total(acknowledgement.c.known).label("known"),
             )
             .join(subscription, subscription.c.feed_id == unit.c.feed_id)
             .outerjoin(

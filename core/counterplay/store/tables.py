@@ -5,8 +5,11 @@ Times are RFC 3339 text in UTC with `Z`, so that they sort as they read; JSON is
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -16,9 +19,16 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
+
+
+def _only(where: str) -> dict[str, Any]:
+    """For an index over few of a table's rows."""
+    return {"sqlite_where": text(where), "postgresql_where": text(where)}
+
 
 #: `r-…`, and for children `<parent>/<step>/<place>`. The first tables gave it a length, which SQLite keeps
 #: on paper and does not look at.
@@ -26,6 +36,7 @@ RUN_ID = Text().with_variant(String(64), "sqlite")
 
 #: One source of events as playbooks subscribe to it: (trigger, connection, tenant, feed-key arguments).
 #: `swept`: when windows that were accounted for were last listed again, by number of the sweep.
+#: `worker` holds the feed, where there are several.
 #: `generation` tells apart feeds whose pages cannot be fetched again and whose subscribers came later.
 feed = Table(
     "cp_feed",
@@ -40,10 +51,12 @@ feed = Table(
     Column("epoch", Integer, nullable=False, default=0),
     Column("created", String(32), nullable=False),
     Column("swept", Text),
+    Column("worker", Text),
     UniqueConstraint("trigger", "connection", "tenant", "key", "generation"),
 )
 
 #: A playbook's own place in a feed. `mark` is its low-water mark: everything before it is accounted for.
+#: `listed` and `seen`: up to where windows were listed for the last time, and at least once.
 subscription = Table(
     "cp_subscription",
     metadata,
@@ -52,6 +65,8 @@ subscription = Table(
     Column("since", String(32), nullable=False),
     Column("mark", String(32), nullable=False),
     Column("created", String(32), nullable=False),
+    Column("listed", String(32)),
+    Column("seen", String(32)),
 )
 
 #: The ledger. `status`: listed, fetched, quarantined, lost. `window` is the tile it was listed in.
@@ -105,6 +120,8 @@ acknowledgement = Table(
     Column("dead", Integer, nullable=False, default=0),
     Column("runs", Integer, nullable=False, default=0),
     Column("at", String(32), nullable=False),
+    Column("suppressed", Integer, nullable=False, server_default="0"),
+    Column("known", Integer, nullable=False, server_default="0"),
 )
 
 #: A batch that a sink took: which positions of the unit, and the receiver's ids.
@@ -202,7 +219,8 @@ snapshot = Table(
 #: the `parent` run and its step, a `place` among their siblings, an `origin` (role, `item`, deadline,
 #: `error`), and are `held` until their turn comes. `rank` orders what is queued: children keep their
 #: parent's. `stop` holds what `std.stop` said, `cancel` who asked for it, `failed_at` the failed step and
-#: the groups around it.
+#: the groups around it. `worker` took the run to work on it; `tell` names the hook that is still to be
+#: called (`started`, `finished`).
 run = Table(
     "cp_run",
     metadata,
@@ -231,10 +249,51 @@ run = Table(
     Column("stop", Text),
     Column("cancel", Text),
     Column("failed_at", Text),
+    Column("worker", Text),
+    Column("tell", String(16)),
     Index("cp_run_status", "status", "created"),
     Index("cp_run_rank", "status", "rank"),
     Index("cp_run_wake", "status", "wake"),
     Index("cp_run_parent", "parent", "parent_step", "place"),
+    Index("cp_run_tell", "tell", **_only("tell IS NOT NULL")),
+    Index("cp_run_worker", "worker", **_only("worker IS NOT NULL")),
+)
+
+#: Runs that retention deleted: their events start them no second time.
+past_run = Table(
+    "cp_past_run",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("deleted", String(32), nullable=False),
+)
+
+#: Values that are too large for their rows, by the hash of their bytes; and which runs refer to them.
+artifact = Table(
+    "cp_artifact",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+)
+artifact_use = Table(
+    "cp_artifact_use",
+    metadata,
+    Column("hash", ForeignKey("cp_artifact.hash"), primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    Index("cp_artifact_use_run", "run_id"),
+)
+
+#: Processes that work on runs and feeds. `beat` is when one was last seen to live (seconds since 1970, by
+#: the database's clock), `lasts` for how many seconds that holds.
+worker = Table(
+    "cp_worker",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("started", String(32), nullable=False),
+    Column("beat", Float, nullable=False),
+    Column("lasts", Float, nullable=False),
 )
 
 #: What people see of a run: one row for each step that was reached, written as the run goes.

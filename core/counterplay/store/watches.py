@@ -13,7 +13,7 @@ from counterplay import audit
 from counterplay.clock import now, to_text
 from counterplay.language.durations import parse_duration
 from counterplay.store.database import Database, storable
-from counterplay.store.feeds import _insert_or_ignore
+from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import run, watch
 
 
@@ -33,7 +33,7 @@ def plant(connection: sa.Connection, run_id: str, step_id: str, after: Sequence[
     """Look at an effect that was just made again after these times. In the caller's transaction."""
     for one in after:
         connection.execute(
-            _insert_or_ignore(connection, watch),
+            insert_or_ignore(connection, watch),
             {
                 "run_id": run_id,
                 "step_id": step_id,

@@ -102,9 +102,16 @@ class Case:
         return Stage(self.host, self.info, bench, folder / "work")
 
     @property
+    def hidden(self) -> str | None:
+        """Why the module cannot be seen at work; None when it can."""
+        if issubclass(self.info.cls, Control):
+            return "it directs its run, and does nothing by itself"
+        return self.stage.lacks
+
+    @property
     def shown(self) -> bool:
-        """Can the module be seen at work? A step that directs its run has nothing to show by itself."""
-        return not issubclass(self.info.cls, Control) and self.stage.lacks is None
+        """Can the module be seen at work?"""
+        return self.hidden is None
 
     @property
     def has_effect(self) -> bool:
@@ -125,9 +132,10 @@ class Case:
         with self.listening(stage):
             stage.prepare()
             states = {"before": stage.bench.state()}
+            sent = len(stage.watch.writes)
             plan = stage.plan()
             states["planned"] = stage.bench.state()
-            planned_writes = stage.watch.writes
+            planned_writes = stage.watch.writes[sent:]
         if states["planned"] != states["before"]:  # the rest is told from an undisturbed beginning
             stage = self.__dict__["stage"] = self.fresh()
             stage.prepare()

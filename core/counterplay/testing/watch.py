@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -96,7 +97,8 @@ class Watch:
             self.seen.append(Seen(str(request.method), str(request.url), request.body, write))
             if write and self.log is not None:
                 with self.log.open("a") as file:
-                    file.write(f"{request.method} {request.url}\n")
+                    body = hashlib.sha256(_bytes(request.body)).hexdigest()[:12]
+                    file.write(f"{request.method} {request.url} (body {body})\n")
 
 
 class WatchedWire(Wire):
@@ -167,6 +169,10 @@ class WatchedOpener(Opener):
             writes=writes,
             watch=self._watch,
         )
+
+
+def _bytes(body: object) -> bytes:
+    return body if isinstance(body, bytes) else str(body).encode()
 
 
 def _answer(request: requests.PreparedRequest, fault: Fault) -> requests.Response:

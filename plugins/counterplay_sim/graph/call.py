@@ -274,7 +274,10 @@ class Call:
         if not names:
             return shown
         kinds = self._known(type_name)
-        return {name: shown[name] if name in shown else _unset(name, kinds.get(name, "?")) for name in names}
+        named = {name: shown[name] for name in ("@odata.type",) if name in shown}  # whatever is selected
+        return named | {
+            name: shown[name] if name in shown else _unset(name, kinds.get(name, "?")) for name in names
+        }
 
     def _refuse_options(self, options: frozenset[str]) -> None:
         for name in self.query:

@@ -241,7 +241,7 @@ SHOWN = {
         "  trigger  m365.audit_log on contoso - ",
         "  sink     intake.forward on siem - ",
     ],
-    "graph-alerts-to-intake": [
+    "alerts-to-intake": [
         "  trigger  m365.alerts on contoso - ",
         "  sink     intake.forward on siem - ",
     ],
@@ -258,7 +258,7 @@ SHOWN = {
         "office365-to-intake",
         "  with connection contoso = sim",
         "  with connection siem = sim",
-        "graph-alerts-to-intake",
+        "alerts-to-intake",
         "contain-compromised-account",
     ],
 }
@@ -358,8 +358,8 @@ def test_a_playbook_runs_on_the_simulated_tenant_by_connection(desk: Any) -> Non
     """`--connection contoso=sim` puts the simulator where the playbook names a tenant."""
     sim = ("--connection", "contoso=sim", "--connection", "siem=sim")
 
-    missing = desk.playbook("run", "graph-alerts-to-intake", "--once", "--connection", "siem=sim")
-    said = desk.playbook("run", "graph-alerts-to-intake", "--once", *sim)
+    missing = desk.playbook("run", "alerts-to-intake", "--once", "--connection", "siem=sim")
+    said = desk.playbook("run", "alerts-to-intake", "--once", *sim)
 
     assert missing.code == 2
     assert "no connection is called 'contoso'" in missing.err

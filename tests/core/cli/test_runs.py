@@ -18,7 +18,7 @@ FAILS = (
     "  - {id: first, uses: std.jsonl, with: {path: first.jsonl}}\n"
     "  - parallel:\n"
     "      - {id: in, uses: std.jsonl, with: {path: in.jsonl}}\n"
-    "      - {id: get, uses: std.http, with: {url: '{{ event.url }}'}}\n"
+    "      - {id: get, uses: std.http, with: {url: '{{ event.url }}'}, timeout: 1s}\n"
     "    id: both\n"
     "finally: [{id: tidy, uses: std.jsonl, with: {path: tidy.jsonl}}]\n"
 )

@@ -425,7 +425,7 @@ def test_what_retention_took_is_a_recorded_gap(bench, lab, put, monkeypatch) -> 
     assert bench.run(forward(bench)).exit_code == 0  # a new subscriber begins where it can be read
     old = (now() - timedelta(hours=9)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     with bench.store() as database, database.write() as connection:
-        connection.exec_driver_sql("UPDATE cp_subscription SET mark = ?", (old,))
+        connection.exec_driver_sql("UPDATE cp_subscription SET mark = ?1, listed = ?1, seen = ?1", (old,))
     put("u1", body("a"), minutes_ago=30)
     ended = bench.run(forward(bench))
     assert ended.exit_code == 1

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from counterplay import BlockedError, ConfigError, PermanentError, RetryableError
+from counterplay.clock import now, to_text
 from counterplay.hookspecs import EffectVerdict
 from counterplay.runtime import outcomes
-from counterplay.store.runs import RunStore
+from counterplay.store.runs import RunStore, StoredStep
 
 TICKET = b'{"id": "e1", "ticket": "T-1"}'
 KEY = "acme-key-0123456789"
@@ -188,7 +189,9 @@ def crashed(bench: Any, step: str, intent: dict[str, Any], calls: list[Any]) -> 
                 "UPDATE cp_run SET status='running', outcome=NULL, error=NULL, ended=NULL, segment=segment+1"
             )
         runs = RunStore(database)
-        runs.step_started(run.id, step, 0, intent["uses"])
+        begun = StoredStep(step, intent["uses"], "running", 1, None, None, None, to_text(now()), None)
+        with database.write() as connection:
+            runs.put_step(connection, run.id, begun)
         runs.intend(run.id, step, {"tenant": "acme", "connection": "acme", "subject": None, **intent})
         for call in calls:
             runs.add_call(run.id, step, call)

@@ -4,7 +4,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from counterplay.clock import now
@@ -52,6 +52,18 @@ claims = st.lists(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(  # a claim without ids first after a restart, then one of an id that is on disk
+    history=[(0, [NAMES[1]]), (1, [NAMES[0]]), (0, []), (0, [NAMES[0]])],
+    forgets={2},
+    grouped=False,
+    paged=False,
+)
+@example(  # an id found on pages first after a restart, then one of an hour that only its units hold
+    history=[(0, [NAMES[0]]), (1, ["plain"]), (2, ["ä" * 40]), (3, [NAMES[1]]), (4, ["plain", "ä" * 40])],
+    forgets={3},
+    grouped=False,
+    paged=True,
+)
 @given(history=claims, forgets=st.sets(st.integers(0, 11)), grouped=st.booleans(), paged=st.booleans())
 def test_ownership_is_that_of_a_dictionary(
     database: Database, history: list[tuple[int, list[str]]], forgets: set[int], grouped: bool, paged: bool

@@ -10,6 +10,8 @@ from counterplay.clock import now, to_text
 from counterplay.store.children import NewChild, cancel, child_id, children_of, spawn
 from counterplay.store.database import open_database
 from counterplay.store.runs import Lease, LeaseLost, NewRun, OnceKey, RunStore, StoredStep, run_id
+from counterplay.store.statements import insert_or_ignore
+from counterplay.store.tables import snapshot
 
 RUN = NewRun(
     id=run_id("tenant-1", "contain", "alert-1"),
@@ -128,20 +130,26 @@ def test_a_new_worker_tries_sinks_at_once_and_leaves_other_waits(runs: RunStore)
     assert runs.due(9) == [("r-a", 2)]
 
 
-def test_each_attempt_of_a_step_is_counted(runs: RunStore, run: str) -> None:
-    """The row is one, its start is the first attempt's."""
-    assert runs.step_started(run, "a", 0, "acme.close_ticket") == 1
-    first = runs.steps(run)[0].started
-    assert runs.step_started(run, "a", 0, "acme.close_ticket") == 2
-    runs.step_ended(run, "a", "failed", arguments={"x": 1}, error="no \ud83d")
-    (step,) = runs.steps(run)
-    assert (step.attempts, step.started, step.status, step.error) == (2, first, "failed", "no \\ud83d")
-    assert step.arguments == {"x": 1}
+def running(step_id: str) -> StoredStep:
+    """A step in its first attempt."""
+    return StoredStep(step_id, "acme.close_ticket", "running", 1, None, None, None, to_text(now()), None)
+
+
+def test_a_step_is_one_row_and_what_did_not_end_it_is_an_attempt(runs: RunStore, run: str) -> None:
+    """The attempt that failed is on record, and the row is that of the last one."""
+    first = running("a")
+    last = replace(first, status="failed", attempts=2, arguments={"x": 1}, error="no \ud83d")
+    with runs.database.write() as connection:
+        runs.put_step(connection, run, first)
+        runs.put_attempt(connection, run, first, "failed", "503")
+        runs.put_step(connection, run, last)
+    assert runs.steps(run) == [replace(last, error="no \\ud83d")]
+    assert [(one.number, one.status, one.error) for one in runs.attempts(run)] == [(1, "failed", "503")]
 
 
 def test_a_step_and_its_effect_end_together(runs: RunStore, run: str) -> None:
     """The journal has the state before, each request, the outcome and the read-back."""
-    runs.step_started(run, "a", 0, "acme.close_ticket")
+    runs.expect(begun(runs, run), running("a"))
     runs.intend(run, "a", INTENT)
     runs.add_call(run, "a", {"method": "POST", "url": "https://x/close", "body": None})
     runs.intend(run, "a", {**INTENT, "before": {"status": "closed"}})  # a second attempt
@@ -152,7 +160,9 @@ def test_a_step_and_its_effect_end_together(runs: RunStore, run: str) -> None:
         {"status": "open"},
         2,
     )
-    runs.step_ended(run, "a", "succeeded", result={"ok": True}, effect_status="done", verified=True)
+    with runs.database.write() as connection:
+        runs.put_step(connection, run, replace(running("a"), status="succeeded", result={"ok": True}))
+        runs.end_effect(connection, run, "a", "done", {"ok": True}, verified=True)
     (ended,) = runs.effects(run)
     assert (ended.status, ended.result, ended.verified) == ("done", {"ok": True}, True)
     assert [one.step_id for one in runs.effects_since("2020")] == ["a"]
@@ -226,6 +236,14 @@ def test_cancelling_reaches_everything_inside(runs: RunStore, run: str) -> None:
     assert runs.due(9) == [(run, 2)]
 
 
+def test_an_insert_says_whether_the_row_was_there(runs: RunStore) -> None:
+    """What depends on it: an entry of the audit log, a person's one answer."""
+    row = {"hash": "h", "document": "{}"}
+    with runs.database.write() as connection:
+        counts = [connection.execute(insert_or_ignore(connection, snapshot), row).rowcount for _ in range(2)]
+    assert counts == [1, 0]
+
+
 def test_a_key_is_held_for_its_window(runs: RunStore) -> None:
     """The same run again is known, another one is suppressed, and after the window one begins."""
 
@@ -243,7 +261,7 @@ def test_a_key_is_held_for_its_window(runs: RunStore) -> None:
 def test_a_step_that_takes_long_is_told_before_it_ends(runs: RunStore, run: str) -> None:
     """Its row is written by whoever comes first: its end, its effect, or the clock."""
     lease = begun(runs, run)
-    step = StoredStep("a", "acme.x", "running", 1, None, None, None, to_text(now()), None)
+    step = running("a")
     runs.expect(lease, step)
     runs.tell(60)
     assert runs.steps(run) == []

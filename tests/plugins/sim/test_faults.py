@@ -118,6 +118,7 @@ def test_chance_is_repeatable(start: Any, tmp_path: Any) -> None:
         ({"headers": {"Retry-After": 1}}, "headers: Retry-After is a text on one line, not 1"),
         ({"headers": ["X-A"]}, "headers is an object of texts"),
         ({"element": "odd"}, "element is one of syntax"),
+        ({"service": "graph", "nth": 2}, "the rule does nothing: give a kind, or status, delay"),
         ({"digits": [10]}, "digits is a whole number from 0 to 9, not 10"),
     ],
 )

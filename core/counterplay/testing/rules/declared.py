@@ -136,11 +136,11 @@ def settling_is_declared(case: Case) -> None:
 
 @rule()
 def permissions_are_complete(case: Case) -> None:
-    """Each permission says for what it is needed, and belongs to a module with a connection."""
+    """Each permission says for what it is needed, and belongs to a connection or to a module with one."""
     for need in case.info.permissions:
         if set(need) != {"resource", "any", "for"} or not need["any"]:
             raise Broken(f"{need}: give resource, any (at least one) and for")
-        if case.info.cls.connection is None:
+        if case.info.cls.connection is None and case.info.kind != "connection":
             raise Broken("it needs permissions, and has no connection")
 
 

@@ -151,7 +151,7 @@ def _changes_nothing(case: Case) -> None:
 
 def _need(case: Case) -> None:
     if not case.shown:
-        raise NotApplicable(case.stage.lacks or "it directs its run")
+        raise NotApplicable(str(case.hidden))
 
 
 def _need_effect(case: Case) -> None:

@@ -26,7 +26,7 @@ _FAULTS: tuple[tuple[str, Fault, tuple[type[WorkError], ...]], ...] = (
 def no_session_of_its_own(case: Case) -> None:
     """All traffic goes through `context.http`; only a connection signs in by itself."""
     if not case.shown or issubclass(case.info.cls, Connection):
-        raise NotApplicable(case.stage.lacks or "it has no traffic of its own to hold against it")
+        raise NotApplicable(case.hidden or "a connection signs in by itself")
     with case.calls() as calls, case.stage.watch.strict():
         for call in calls:
             _try(call)
@@ -38,7 +38,7 @@ def no_session_of_its_own(case: Case) -> None:
 def errors_of_the_right_kind(case: Case) -> None:
     """A service that fails becomes the error that says what happens next, and never a result."""
     if not case.shown:
-        raise NotApplicable(case.stage.lacks or "it directs its run")
+        raise NotApplicable(str(case.hidden))
     with case.calls() as calls:
         for call in calls:
             for name, fault, expected in _FAULTS:

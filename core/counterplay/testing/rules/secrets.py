@@ -21,7 +21,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 def secrets_are_masked(case: Case) -> None:
     """No result, error, log line, printed text or file holds a secret of the connection, in any spelling."""
     if not case.shown:
-        raise NotApplicable(case.stage.lacks or "it directs its run")
+        raise NotApplicable(str(case.hidden))
     secrets = case.stage.secrets()
     if not secrets:
         raise NotApplicable("its bench has no secrets")

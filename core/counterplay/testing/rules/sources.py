@@ -33,7 +33,7 @@ _STRANGE = (
 def cursor_is_honest_under_faults(case: Case) -> None:
     """Whatever a request meets, the trigger raises or reads on: no fault is taken for `nothing new`."""
     if not case.shown:
-        raise NotApplicable(str(case.stage.lacks))
+        raise NotApplicable(str(case.hidden))
     module = case.stage.module()
     with case.stage.context() as context:
         if isinstance(module, PollTrigger):

@@ -1,0 +1,87 @@
+"""`playbook store`: what the store holds, and retention at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from counterplay.cli.output import json_option, print_json, print_table
+from counterplay.errors import ConfigError
+
+if TYPE_CHECKING:
+    from counterplay.store.database import Database
+    from counterplay.workspace import Workspace
+
+
+@click.group()
+def store() -> None:
+    """Where runs, the ledger and the audit log are kept."""
+
+
+@store.command("show")
+@json_option
+def show(as_json: bool) -> None:
+    """Show where the store is, how much it holds, and how long ended runs are kept."""
+    from counterplay.store.figures import rows_of
+
+    with _opened() as (workspace, database):
+        rows = rows_of(database)
+        kept = workspace.retention
+        about = {
+            "store": database.url.render_as_string(),
+            "bytes": database.path.stat().st_size if database.path is not None else None,
+            "retention": {"runs": str(kept.runs), "engine": str(kept.engine)},
+            "rows": rows,
+        }
+    if as_json:
+        print_json(about)
+        return
+    click.echo(f"{about['store']}" + (f", {about['bytes']:,} bytes" if about["bytes"] is not None else ""))
+    click.echo(f"ended runs are kept for {kept.runs}, the engine's rows of them for {kept.engine}")
+    print_table(["ROWS", "OF"], [[f"{count:,}", name] for name, count in rows.items()])
+
+
+@store.command("prune")
+@click.option("--dry-run", is_flag=True, help="Say how many runs would go, and delete nothing.")
+@json_option
+def prune(dry_run: bool, as_json: bool) -> None:
+    """Delete ended runs that are older than `retention:` in counterplay.yaml says (365 days by default).
+
+    What the durable engine keeps for itself goes earlier (after 7 days). The audit log stays whole, and an
+    event whose run was deleted does not start it again. `playbook up` does this each hour.
+    """
+    from counterplay.clock import now
+    from counterplay.runtime.keeping import prune as delete
+    from counterplay.store.retention import Pruned, count_old
+
+    with _opened() as (workspace, database):
+        kept = workspace.retention
+        pruned = Pruned(count_old(database, now() - kept.runs)) if dry_run else delete(database, kept)
+    if as_json:
+        print_json({"runs": pruned.runs, "segments": pruned.segments, "dry_run": dry_run})
+    elif dry_run:
+        click.echo(f"{pruned.runs:,} runs would be deleted: they ended more than {kept.runs} ago")
+    else:
+        click.echo(f"{pruned.runs:,} runs deleted, and {pruned.segments:,} rows of the engine")
+
+
+@contextmanager
+def _opened() -> Iterator[tuple[Workspace, Database]]:
+    from counterplay.cli.loading import open_workspace
+    from counterplay.errors import StateError
+    from counterplay.store.database import open_database
+
+    workspace = open_workspace()
+    try:
+        database = open_database(workspace.store_url, create=False)
+    except StateError as error:
+        if "there is no state" not in str(error):
+            raise
+        raise ConfigError(error.message, hint=error.hint) from None
+    try:
+        yield workspace, database
+    finally:
+        database.close()

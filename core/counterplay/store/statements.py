@@ -1,0 +1,67 @@
+"""Statements and values that several tables need, the same on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+
+
+def insert_or_ignore(connection: sa.Connection, table: sa.Table) -> sa.Insert:
+    """An insert that leaves the row alone that is there already: the result's `rowcount` is then 0."""
+    return _ignoring(connection.dialect.name, table)
+
+
+def upsert(
+    connection: sa.Connection, table: sa.Table, keys: tuple[str, ...], changed: tuple[str, ...]
+) -> sa.Insert:
+    """An insert that changes the columns of the row that is there already."""
+    return _changing(connection.dialect.name, table, keys, changed)
+
+
+def new_id(made: sa.CursorResult[Any]) -> int:
+    """The primary key that a single-row insert was given."""
+    key = made.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def dumps(value: Any) -> str | None:
+    """JSON; None stays NULL."""
+    return None if value is None else json.dumps(value)
+
+
+def loads(text: str | None) -> Any:
+    """What `dumps` wrote."""
+    return None if text is None else json.loads(text)
+
+
+@lru_cache(maxsize=32)
+def _ignoring(dialect: str, table: sa.Table) -> sa.Insert:
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        # SQLAlchemy does not keep an insert's count unless it is told to
+        return postgresql_insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    return sqlite_insert(table).on_conflict_do_nothing()
+
+
+@lru_cache(maxsize=32)
+def _changing(dialect: str, table: sa.Table, keys: tuple[str, ...], changed: tuple[str, ...]) -> sa.Insert:
+    if dialect == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+
+        statement = postgresql_insert(table)
+        return statement.on_conflict_do_update(
+            index_elements=keys, set_={name: statement.excluded[name] for name in changed}
+        )
+    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+    insert = sqlite_insert(table)
+    return insert.on_conflict_do_update(
+        index_elements=keys, set_={name: insert.excluded[name] for name in changed}
+    )
