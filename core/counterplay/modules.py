@@ -16,7 +16,7 @@ import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from counterplay.clock import now
 from counterplay.events import (
@@ -59,6 +59,8 @@ class Context:
     connection: Connection | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("counterplay"))
     stop: threading.Event = field(default_factory=threading.Event)
+    losses: LossLedger | None = None
+    """What the ledger knows to be missing; only a trigger at work sees it."""
 
     def now(self) -> datetime:
         """The time, aware UTC."""
@@ -80,6 +82,14 @@ class StepContext(Context):
     def idempotency_key(self) -> str:
         """`<run>/<step>`: hand it to services that take such a key."""
         return f"{self.run_id}/{self.step_id}"
+
+
+class LossLedger(Protocol):
+    """The part of the ledger that says what is missing."""
+
+    def after(self, number: int, since: datetime, limit: int) -> Sequence[tuple[int, JsonObject]]:
+        """What became known after that number and not before `since`, oldest first, as (number, event)."""
+        ...
 
 
 class Module:

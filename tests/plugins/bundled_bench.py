@@ -68,6 +68,7 @@ def bench(plugin: str, folder: Path) -> Generator[Bench, None, None]:
         return
     unhurried = GraphRules(throttle_scale=0, directory_audit_latency=NOW, audit_search_runs=NOW)
     simulator = Simulator(folder, seed=5, events=60, strictness=Strictness(graph=unhurried))
+    simulator.clock.advance(-timedelta(seconds=5))  # what is changed now can be listed at once
     with simulator:
         (tenant,) = simulator._tenants.values()
         empower(tenant)

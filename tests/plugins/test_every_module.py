@@ -17,3 +17,11 @@ def test_every_plugin_takes_part() -> None:
     assert {info.plugin for info in host.modules.values() if info.distribution == "counterplay"} == set(
         PLUGINS
     )
+
+
+def test_roles_are_known() -> None:
+    """`playbook doctor` can tell each role that a module of Microsoft 365 names."""
+    from counterplay_m365.own_roles import ROLES
+
+    modules = [one for one in PluginHost.load().modules.values() if one.plugin == "m365"]
+    assert {name for one in modules for need in one.roles for name in need["any"]} <= set(ROLES)

@@ -246,7 +246,7 @@ class _Player:
             if step not in names and not any(name.partition("[")[0] == step for name in names):
                 trouble.append(f"`approvals: {step}`: nobody was asked there")
         return Seen(
-            runs=tuple(map(self._run, runs)),
+            runs=tuple(seen_run(self._runs, self._approvals, run, self._stage.name) for run in runs),
             records={uses: tuple(records) for uses, records in self._stage.records.items()},
             given=raws,
             counts={
@@ -270,46 +270,50 @@ class _Player:
             ),
         )
 
-    def _run(self, run: StoredRun) -> SeenRun:
-        parts = [run, *(one for one in self._runs.within(run.id) if one.id != run.id)]
-        found: list[tuple[str, int, SeenStep]] = []
-        for part in parts:
-            ids = step_ids(part.document)
-            documents = {ids[id(step)]: step for step in all_steps(part.document)}
-            for row in self._runs.steps(part.id):
-                step: dict[str, Any] = documents.get(row.step_id, {})
-                element = part.origin.get("role") == "element" and part.parent_step == row.step_id
-                whole = row.uses in ("group", "parallel") or ("for_each" in step and not element)
-                name = self._stage.name(part.id, row.step_id)
-                status = row.status if row.ended is not None else "waiting"
-                if not row.step_id.startswith("sink:"):
-                    seen = SeenStep(name, status, row.result, row.error, whole)
-                    found.append((row.started, len(found), seen))
-        effects = [
-            {
-                "step": self._stage.name(one.run_id, one.step_id),
-                "uses": one.uses,
-                "status": one.status,
-                "target": one.target,
-                "subject": one.subject,
-                "connection": one.connection,
-                "arguments": one.arguments,
-                "before": one.before,
-                "verified": one.verified,
-                "calls": one.calls,
-            }
-            for one in self._runs.effects_within(run.id)
-        ]
-        asked = [
-            (one.created, number, one.question)
-            for part in parts
-            for number, one in enumerate(self._approvals.of_run(part.id))
-        ]
-        return SeenRun(
-            run.id,
-            run.status,
-            run.error,
-            {step.name: step for _, _, step in sorted(found, key=lambda each: each[:2])},
-            tuple(effects),
-            tuple(question for _, _, question in sorted(asked)),
-        )
+
+def seen_run(
+    runs: RunStore, approvals: ApprovalStore, run: StoredRun, named: Callable[[str, str], str]
+) -> SeenRun:
+    """A run with all that belongs to it; `named` says what a step of a run is called."""
+    parts = [run, *(one for one in runs.within(run.id) if one.id != run.id)]
+    found: list[tuple[str, int, SeenStep]] = []
+    for part in parts:
+        ids = step_ids(part.document)
+        documents = {ids[id(step)]: step for step in all_steps(part.document)}
+        for row in runs.steps(part.id):
+            step: dict[str, Any] = documents.get(row.step_id, {})
+            element = part.origin.get("role") == "element" and part.parent_step == row.step_id
+            whole = row.uses in ("group", "parallel") or ("for_each" in step and not element)
+            status = row.status if row.ended is not None else "waiting"
+            if not row.step_id.startswith("sink:"):
+                name = named(part.id, row.step_id)
+                seen = SeenStep(name, status, row.result, row.error, whole)
+                found.append((row.started, len(found), seen))
+    effects = [
+        {
+            "step": named(one.run_id, one.step_id),
+            "uses": one.uses,
+            "status": one.status,
+            "target": one.target,
+            "subject": one.subject,
+            "connection": one.connection,
+            "arguments": one.arguments,
+            "before": one.before,
+            "verified": one.verified,
+            "calls": one.calls,
+        }
+        for one in runs.effects_within(run.id)
+    ]
+    asked = [
+        (one.created, number, one.question)
+        for part in parts
+        for number, one in enumerate(approvals.of_run(part.id))
+    ]
+    return SeenRun(
+        run.id,
+        run.status,
+        run.error,
+        {step.name: step for _, _, step in sorted(found, key=lambda each: each[:2])},
+        tuple(effects),
+        tuple(question for _, _, question in sorted(asked)),
+    )

@@ -35,6 +35,7 @@ _COMMANDS = {
     "deny": ("counterplay.cli.approvals:deny", "Deny what a run asks."),
     "audit": ("counterplay.cli.audit:audit", "Check or export the log of everything that was done."),
     "evidence": ("counterplay.cli.evidence:evidence", "Write one archive about one run, or check one."),
+    "record": ("counterplay.cli.record:record", "Write a test that repeats a run, without names."),
     "undo": ("counterplay.cli.undo:undo", "Take back what a run did."),
     "store": ("counterplay.cli.store:store", "Show what the store holds; delete what is old."),
     "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),

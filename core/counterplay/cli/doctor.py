@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -136,7 +136,6 @@ def _patients(
     workspace: Workspace, playbooks: Sequence[tuple[Playbook, Mapping[str, str]]]
 ) -> list[_Patient]:
     """Every connection that the playbooks use, with what they need of it."""
-    from counterplay.events import Need
     from counterplay.language import Labels, connection_of, with_defaults
 
     found: dict[tuple[str, str], _Patient] = {}
@@ -154,8 +153,7 @@ def _patients(
             )
             for name in names:
                 patient = found.setdefault((name, kind), _Patient(name, kind))
-                arguments = with_defaults(info.schema, use.arguments)
-                need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
+                need = info.need(with_defaults(info.schema, use.arguments))
                 patient.needs.setdefault(use.uses, need)
                 patient.users.setdefault(use.uses, set()).add(playbook.name)
                 if use is playbook.trigger and _asks_for_domains(workspace, playbook, info):
@@ -175,10 +173,7 @@ def _asks_for_domains(workspace: Workspace, playbook: Playbook, trigger: ModuleI
 
 
 def _domains_need(workspace: Workspace, kind: str) -> Need:
-    from counterplay.events import Need
-
-    info = workspace.host.module(kind)
-    return Need(INTERNAL, {}, tuple(info.permissions), tuple(info.licences))
+    return replace(workspace.host.module(kind).need({}), uses=INTERNAL)
 
 
 def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list[Need]:
@@ -186,7 +181,6 @@ def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list
 
     ConfigError: there is no such playbook. PlaybookError: one is wrong.
     """
-    from counterplay.events import Need
     from counterplay.language import PlaybookSet, load, with_defaults
 
     found: dict[str, Need] = {}
@@ -199,9 +193,7 @@ def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list
         for use in _uses(loaded):
             info = workspace.host.module(use.uses)
             if info.cls.connection == kind:
-                arguments = with_defaults(info.schema, use.arguments)
-                need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
-                found.setdefault(use.uses, need)
+                found.setdefault(use.uses, info.need(with_defaults(info.schema, use.arguments)))
                 if use is loaded.trigger and _asks_for_domains(workspace, loaded, info):
                     found.setdefault(INTERNAL, _domains_need(workspace, kind))
     return list(found.values())

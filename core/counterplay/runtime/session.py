@@ -49,6 +49,7 @@ from counterplay.runtime.segments import all_steps
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
 from counterplay.store.database import Database, WorkerLock, explained, open_database
 from counterplay.store.feeds import FeedKey, FeedStore
+from counterplay.store.losses import Losses
 from counterplay.store.runs import RunStore, StoredEffect
 
 DEFAULT_INTERVAL = timedelta(seconds=60)
@@ -246,7 +247,7 @@ class Session:
                     feeds[key] = Feed(
                         key,
                         trigger,
-                        self._context(connection),
+                        self._context(connection, Losses(store.database)),
                         [subscriber],
                         store=store,
                         runs=runs,
@@ -364,8 +365,9 @@ class Session:
         info = self.host.module(use.uses)
         return info.cls(with_defaults(info.schema, use.template.render({"inputs": task.inputs})))
 
-    def _context(self, connection: Connection | None) -> Context:
-        return Context(http=self._opener.wire(connection), connection=connection, stop=self._stop)
+    def _context(self, connection: Connection | None, losses: Losses | None = None) -> Context:
+        http = self._opener.wire(connection)
+        return Context(http=http, connection=connection, stop=self._stop, losses=losses)
 
     def _spool_given_events(self, feeds: Sequence[Feed]) -> None:
         if self._events is None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
 from counterplay.store.database import Database
+from counterplay.store.feed_labels import feed_label
 from counterplay.store.tables import acknowledgement, dead_letter, delivery, feed, gap, subscription, unit
 
 _ASIDE = ("quarantined", "lost")
@@ -89,7 +90,7 @@ class Ledger:
         """Feeds by what people call them; `named` is a part of that name."""
         with self.database.read() as connection:
             rows = connection.execute(sa.select(feed).order_by(feed.c.id)).all()
-        labels = {row.id: _label(row) for row in rows}
+        labels = {row.id: feed_label(row) for row in rows}
         return {key: text for key, text in labels.items() if named is None or named in text}
 
     def account(self, feeds: dict[int, str]) -> list[Account]:
@@ -266,17 +267,6 @@ class Ledger:
                 sa.select(dead_letter.c.body).where(dead_letter.c.id == number)
             ).scalar()
         return found
-
-
-def _label(row: Any) -> str:
-    arguments = json.loads(row.key)
-    detail = [
-        item if isinstance(item, str) else json.dumps(item)
-        for value in arguments.values()
-        for item in (value if isinstance(value, list) else [value])
-    ]
-    generation = [f"#{row.generation}"] if row.generation > 1 else []
-    return " ".join(filter(None, (row.trigger, row.connection, *detail, *generation)))
 
 
 def _without(row: Any, *names: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from counterplay.clock import from_text, now, to_text
 from counterplay.store.database import Database, storable
 from counterplay.store.feed_records import FeedKey, NewGap, Subscription
+from counterplay.store.losses import note_loss
 from counterplay.store.statements import new_id
 from counterplay.store.tables import feed, gap, subscription
 
@@ -144,6 +145,15 @@ class Subscriptions:
                         cause=storable(cause),
                         at=to_text(now()),
                     )
+                )
+                note_loss(
+                    connection,
+                    "gap",
+                    feed_id,
+                    cause,
+                    playbook=playbook,
+                    start=to_text(first),
+                    end=to_text(last),
                 )
         return NewGap(new, round(seconds))
 

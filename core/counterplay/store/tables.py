@@ -205,6 +205,21 @@ gap = Table(
     UniqueConstraint("feed_id", "playbook", "start", "end"),
 )
 
+#: What became known to be missing, in that order. `kind`: gap, quarantined, lost.
+loss = Table(
+    "cp_loss",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("feed_id", ForeignKey("cp_feed.id"), nullable=False),
+    Column("playbook", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("start", String(32)),
+    Column("end", String(32)),
+    Column("cause", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+)
+
 #: The playbook documents that runs began with, by hash.
 snapshot = Table(
     "cp_snapshot",

@@ -14,6 +14,7 @@ from counterplay.events import Unit
 from counterplay.store.database import Database, storable
 from counterplay.store.deliveries import bury
 from counterplay.store.feed_records import DeadLetter, StoredUnit
+from counterplay.store.losses import note_loss
 from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import unit
 from counterplay.store.waiting import OPEN, waiting_for
@@ -160,6 +161,16 @@ class Units:
                 sa.update(unit)
                 .where(unit.c.id == unit_id)
                 .values(status=status, reason=reason, attempts=unit.c.attempts + 1)
+            )
+            row = connection.execute(sa.select(unit).where(unit.c.id == unit_id)).one()
+            note_loss(
+                connection,
+                status,
+                row.feed_id,
+                reason,
+                unit=row.unit_key,
+                start=row.created,
+                end=row.expires,
             )
             if sample:
                 bury(connection, [DeadLetter(reason, sample, unit_id=unit_id)])

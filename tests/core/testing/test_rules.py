@@ -119,6 +119,13 @@ FAULTS = [
         "give resource, any (at least one) and for",
     ),
     Fault(
+        "roles-are-complete",
+        "tag",
+        "schemas/tag.json",
+        (('  "required": [', '  "x-roles": [{"any": [], "for": "x", "always": true}],\n  "required": ['),),
+        "give any (at least one), for and always",
+    ),
+    Fault(
         "connection-exists",
         "tag",
         "tag.py",

@@ -145,6 +145,14 @@ def permissions_are_complete(case: Case) -> None:
 
 
 @rule()
+def roles_are_complete(case: Case) -> None:
+    """Each role that the identity needs is named, with what it is for and whether it always is."""
+    for need in case.info.roles:
+        if set(need) != {"any", "for", "always"} or not need["any"]:
+            raise Broken(f"{need}: give any (at least one), for and always")
+
+
+@rule()
 def connection_exists(case: Case) -> None:
     """The kind of connection that the module needs is installed."""
     kind = case.info.cls.connection

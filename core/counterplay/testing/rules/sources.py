@@ -47,6 +47,8 @@ def cursor_is_honest_under_faults(case: Case) -> None:
 def _polls(case: Case, module: PollTrigger, context: StepContext) -> None:
     since = case.window(module, context)[0]
     whole, requests = _counted(case, lambda: _drained(module, context, since))
+    if requests == 0:
+        raise NotApplicable("it asks no service")
     if not whole:
         raise Broken(
             "its example has no events, so it shows nothing: put some into the service, or give `since`"
