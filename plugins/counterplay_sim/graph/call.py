@@ -98,8 +98,14 @@ class Call:
 
     @property
     def permissions(self) -> set[str]:
-        """The application permissions of its token."""
-        return set(self.claims.get("roles", ()))
+        """The application permissions of its token, or what it may do for the person who signed in."""
+        return {*self.claims.get("roles", ()), *str(self.claims.get("scp", "")).split()}
+
+    @property
+    def person(self) -> str | None:
+        """The userPrincipalName of the person for whom the application asks; None when there is none."""
+        name = self.claims.get("upn")
+        return str(name) if name else None
 
     def may(self, *alternatives: str) -> bool:
         """Whether the token has one of the permissions (`a+b` means both)."""
