@@ -236,6 +236,7 @@ class Wire(requests.Session):
         failures, renewed = 0, False
         while True:
             self._sleep(0.0, "")
+            self._wait_for(limits)
             while (wait := budget.take(urgent=urgent)) > 0.0:
                 self._sleep(wait, "the rate limit asks for a pause")
             if self.connection is not None:
@@ -292,7 +293,7 @@ class Wire(requests.Session):
             if limit.units:
                 budget = self._budgets.of_limit(limit)
                 while (wait := budget.take(cost=limit.cost, share=limit.share)) > 0.0:
-                    self._sleep(wait, "a limit of the service")
+                    self._sleep(wait, "a limit of the service asks for a pause")
 
     @contextmanager
     def _slots(self, limits: Sequence[Limit]) -> Iterator[None]:

@@ -12,19 +12,38 @@ from counterplay import EffectIntent, EffectVerdict, Module, StepContext, hookim
 def counterplay_modules() -> Iterable[type[Module]]:
     from counterplay_m365.actions.add_to_role import AddToRole
     from counterplay_m365.actions.allow_sign_in import AllowSignIn
+    from counterplay_m365.actions.assign_alert import AssignAlert
+    from counterplay_m365.actions.assign_incident import AssignIncident
     from counterplay_m365.actions.block_sign_in import BlockSignIn
+    from counterplay_m365.actions.classify_alert import ClassifyAlert
+    from counterplay_m365.actions.classify_incident import ClassifyIncident
+    from counterplay_m365.actions.comment_alert import CommentAlert
+    from counterplay_m365.actions.comment_incident import CommentIncident
+    from counterplay_m365.actions.confirm_compromised import ConfirmCompromised
     from counterplay_m365.actions.create_inbox_rules import CreateInboxRules
     from counterplay_m365.actions.delete_inbox_rules import DeleteInboxRules
     from counterplay_m365.actions.disable_app import DisableApp
+    from counterplay_m365.actions.disable_device import DisableDevice
     from counterplay_m365.actions.disable_inbox_rules import DisableInboxRules
+    from counterplay_m365.actions.dismiss_risk import DismissRisk
     from counterplay_m365.actions.enable_app import EnableApp
+    from counterplay_m365.actions.enable_device import EnableDevice
     from counterplay_m365.actions.enable_inbox_rules import EnableInboxRules
     from counterplay_m365.actions.force_password_change import ForcePasswordChange
+    from counterplay_m365.actions.get_alert import GetAlert
+    from counterplay_m365.actions.get_incident import GetIncident
+    from counterplay_m365.actions.get_machine import GetMachine
+    from counterplay_m365.actions.get_mailbox_settings import GetMailboxSettings
+    from counterplay_m365.actions.get_memberships import GetMemberships
+    from counterplay_m365.actions.get_sign_ins import GetSignIns
     from counterplay_m365.actions.get_user import GetUser
+    from counterplay_m365.actions.isolate_machine import IsolateMachine
     from counterplay_m365.actions.list_app_roles import ListAppRoles
     from counterplay_m365.actions.list_authentication_methods import ListAuthenticationMethods
     from counterplay_m365.actions.list_consents import ListConsents
+    from counterplay_m365.actions.list_devices import ListDevices
     from counterplay_m365.actions.list_inbox_rules import ListInboxRules
+    from counterplay_m365.actions.release_machine import ReleaseMachine
     from counterplay_m365.actions.remove_app_roles import RemoveAppRoles
     from counterplay_m365.actions.remove_authentication_method import RemoveAuthenticationMethod
     from counterplay_m365.actions.remove_consents import RemoveConsents
@@ -32,6 +51,9 @@ def counterplay_modules() -> Iterable[type[Module]]:
     from counterplay_m365.actions.restore_app_roles import RestoreAppRoles
     from counterplay_m365.actions.restore_consents import RestoreConsents
     from counterplay_m365.actions.revoke_sessions import RevokeSessions
+    from counterplay_m365.actions.run_hunting_query import RunHuntingQuery
+    from counterplay_m365.actions.update_alert import UpdateAlert
+    from counterplay_m365.actions.update_incident import UpdateIncident
     from counterplay_m365.tenant import Tenant
     from counterplay_m365.triggers.alerts import Alerts
     from counterplay_m365.triggers.audit_log import AuditLog
@@ -78,6 +100,28 @@ def counterplay_modules() -> Iterable[type[Module]]:
         EnableApp,
         RemoveFromRole,
         AddToRole,
+        GetSignIns,
+        GetMemberships,
+        GetMailboxSettings,
+        RunHuntingQuery,
+        ListDevices,
+        GetAlert,
+        GetIncident,
+        UpdateAlert,
+        AssignAlert,
+        ClassifyAlert,
+        CommentAlert,
+        UpdateIncident,
+        AssignIncident,
+        ClassifyIncident,
+        CommentIncident,
+        ConfirmCompromised,
+        DismissRisk,
+        DisableDevice,
+        EnableDevice,
+        GetMachine,
+        IsolateMachine,
+        ReleaseMachine,
     )
 
 

@@ -24,7 +24,7 @@ from counterplay import (
 from counterplay_m365.activity import ActivityFeed
 from counterplay_m365.graph import Graph
 from counterplay_m365.own_roles import own_roles
-from counterplay_m365.tenant import ACTIVITY, GRAPH, Tenant
+from counterplay_m365.tenant import ACTIVITY, ENDPOINT, GRAPH, SERVICES, Tenant
 
 if TYPE_CHECKING:
     from requests import Response
@@ -88,11 +88,11 @@ class _Found:
 
 def _services(needs: Iterable[Need]) -> list[str]:
     found = {_service(permission) for need in needs for permission in need.permissions}
-    return [service for service in (GRAPH, ACTIVITY) if service in found] or [GRAPH]
+    return [service for service in (GRAPH, ACTIVITY, ENDPOINT) if service in found] or [GRAPH]
 
 
 def _service(permission: Mapping[str, Any]) -> str:
-    return GRAPH if permission["resource"] == GRAPH else ACTIVITY
+    return SERVICES[permission["resource"]]
 
 
 def _need(context: Context, need: Need, found: _Found) -> Diagnosis:

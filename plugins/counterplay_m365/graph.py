@@ -198,7 +198,7 @@ class Graph:
             "POST",
             self._url("/security/runHuntingQuery"),
             json={"Query": kql, "Timespan": timespan},
-            repeatable=True,
+            reads=True,
             needs="ThreatHunting.Read.All",
             licence=HUNTING,
         )
@@ -285,9 +285,12 @@ class Graph:
         licence: Licence | None = None,
         json: Any = None,
         repeatable: bool | None = None,
+        reads: bool = False,
     ) -> Response:
         try:
-            return self._http.request(method, url, json=json, headers=_PREFER, repeatable=repeatable)
+            return self._http.request(
+                method, url, json=json, headers=_PREFER, repeatable=repeatable, reads=reads
+            )
         except (BlockedError, RejectedError) as error:
             if not_activated(error.status, error.message):
                 raise UnavailableError("Microsoft Defender XDR was never activated in the tenant") from error

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from counterplay import Connection, GoneError, JsonObject, PermanentError, RejectedError
 from counterplay_m365.answers import content_object, graph
-from counterplay_m365.tenant import GRAPH
+from counterplay_m365.tenant import ENDPOINT, GRAPH
 
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RESOURCES: Mapping[str, str] = {
     GRAPH: "00000003-0000-0000-c000-000000000000",
     "Office 365 Management APIs": "c5393580-f805-4401-95e8-94b7a6ef2fc2",
+    ENDPOINT: "fc780465-2017-40d4-a0c5-307022471b92",
 }
 ADMINISTRATOR_NEEDS = ("Application.ReadWrite.All", "AppRoleAssignment.ReadWrite.All")
 """What the administrator's token has to carry."""

@@ -260,7 +260,7 @@ def _connection(workspace: Any, name: str, settings: dict[str, Any]) -> Tenant:
 
 def _wait_for_consent(connection: Tenant, permissions: dict[str, list[str]], seconds: int) -> None:
     """Until the tokens carry every permission. SystemExit 3: they do not in time."""
-    from counterplay_m365.tenant import ACTIVITY, GRAPH
+    from counterplay_m365.tenant import SERVICES
 
     until = time.monotonic() + seconds
     said = ""
@@ -268,7 +268,7 @@ def _wait_for_consent(connection: Tenant, permissions: dict[str, list[str]], sec
         missing: list[str] = []
         for resource, names in permissions.items():
             try:
-                granted = connection.granted(GRAPH if resource == GRAPH else ACTIVITY)
+                granted = connection.granted(SERVICES[resource])
             except BlockedError as error:
                 missing.append(str(error))
                 continue

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 GRAPH = "Microsoft Graph"
 ACTIVITY = "Management Activity API"
+ENDPOINT = "Defender for Endpoint"
+#: The services by the names that schemas give their resources.
+SERVICES = {GRAPH: GRAPH, "Office 365 Management APIs": ACTIVITY, ENDPOINT: ENDPOINT}
 REQUESTS_PER_MINUTE = 2000  #: what the audit feed grants a tenant at least; more with seats and E5
 _FOR_LONG = 15 * 60.0
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -44,9 +47,10 @@ class Tenant(Connection):
     The app proves itself by a client secret, a certificate, a federated token (workload identity), or
     is the identity that Azure gave to the machine. One multi-tenant app serves several connections:
     each names its own `tenant_id`, and the app's administrator consent is needed in each.
-    Tokens come from Microsoft Entra ID, one for Graph and one for the Management Activity API. They
-    stay in memory, or with `sign_in_cache: keyring` in a file that processes share, encrypted with a
-    key that only the system's keyring holds. A token goes to the hosts of these two services only.
+    Tokens come from Microsoft Entra ID, one for Graph, one for the Management Activity API and, where a
+    machine is isolated, one for Defender for Endpoint. They stay in memory, or with `sign_in_cache:
+    keyring` in a file that processes share, encrypted with a key that only the system's keyring holds. A
+    token goes to the hosts of these services only.
     """
 
     name = "tenant"
@@ -62,10 +66,11 @@ class Tenant(Connection):
             )
         self._tenant = self._tenant.lower()
         cloud = CLOUDS[settings.get("cloud") or "global"]
-        self._resources = {GRAPH: cloud.graph, ACTIVITY: cloud.activity}
+        self._resources = {GRAPH: cloud.graph, ACTIVITY: cloud.activity, ENDPOINT: cloud.defender}
         self.authority = str(settings.get("authority") or cloud.authority).rstrip("/")
         self.graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
         self.activity_url = str(settings.get("activity_url") or cloud.activity).rstrip("/")
+        self.defender_url = str(settings.get("defender_url") or cloud.defender).rstrip("/")
         scale = settings.get("limits_scale")
         self._scale = 1.0 if scale is None else float(scale)
         self._credential = credential(name, settings, self.secret)
@@ -98,7 +103,7 @@ class Tenant(Connection):
         return Graph(context).verified_domains()
 
     def origins(self) -> Collection[str]:
-        return (_origin(self.graph_url), _origin(self.activity_url))
+        return tuple({_origin(url): None for _, url in self._urls()})
 
     def requests_per_minute(self, origin: str) -> float | None:
         if origin != _origin(self.activity_url):
@@ -111,7 +116,7 @@ class Tenant(Connection):
         if self._service_of(request.url or "") == ACTIVITY or not self._scale:
             return ()
         app = str(self.settings.get("client_id") or self.label)
-        path = (request.url or "").removeprefix(self.graph_url)
+        path = (request.url or "").removeprefix(self.defender_url).removeprefix(self.graph_url)
         return limits.of(request.method or "GET", path, self._tenant, app, self._scale)
 
     def service(self, origin: str) -> str:
@@ -221,14 +226,18 @@ class Tenant(Connection):
         return shared_cache(find_state_dir() / "tokens" / "m365.cache")
 
     def _urls(self) -> tuple[tuple[str, str], ...]:
-        return ((GRAPH, self.graph_url), (ACTIVITY, self.activity_url))
+        known = ((GRAPH, self.graph_url), (ACTIVITY, self.activity_url), (ENDPOINT, self.defender_url))
+        return tuple((name, url) for name, url in known if url)
 
     def _service_of(self, url: str) -> str:
-        """Which service an address belongs to. Both may stand behind one host, so its path tells."""
-        here = [name for name, base in self._urls() if _origin(base) == _origin(url)]
+        """Which service an address belongs to. Several may stand behind one host, so its path tells."""
+        here = [(name, base) for name, base in self._urls() if _origin(base) == _origin(url)]
         if len(here) == 1:
-            return here[0]
-        return ACTIVITY if "/activity/feed/" in urlsplit(url).path else GRAPH
+            return here[0][0]
+        if "/activity/feed/" in urlsplit(url).path:
+            return ACTIVITY
+        inside = [(len(base), name) for name, base in here if url.startswith(f"{base}/") and name != ACTIVITY]
+        return max(inside)[1] if inside else GRAPH
 
 
 def tenant(context: Context) -> Tenant:

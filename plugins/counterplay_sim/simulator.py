@@ -198,6 +198,7 @@ class Simulator:
             "instance_discovery": False,
             "graph_url": self.url("graph"),
             "activity_url": self.url("activity"),
+            "defender_url": f"{self.url('graph')}/defender",
             "limits_scale": min(100.0, tenant.strictness.graph.throttle_scale),
             "ca_file": self.ca_file,
         }

@@ -25,6 +25,7 @@ from counterplay import (
     Connection,
     GoneError,
     InterruptedWork,
+    Limit,
     PermanentError,
     RejectedError,
     RetryableError,
@@ -685,3 +686,56 @@ def test_an_end_of_tls_in_the_middle_is_a_broken_connection(remote, wire) -> Non
     remote.post(URL, body=broken)
     with pytest.raises(UnknownOutcomeError, match="EOF occurred in violation of protocol"):
         wire(Api()).post(URL)
+
+
+class Limited(Api):
+    """One request a minute for whatever is below `/slow`; one at a time below `/narrow`."""
+
+    def limits(self, request: requests.PreparedRequest) -> tuple[Limit, ...]:
+        if "/slow" in str(request.url):
+            return (Limit("slow of contoso", 1, 60),)
+        return (Limit("narrow of contoso", at_once=1),) if "/narrow" in str(request.url) else ()
+
+
+def test_a_documented_limit_is_waited_for_and_not_met(
+    remote: responses.RequestsMock, wire: Callable[..., Wire]
+) -> None:
+    """The second request does not leave within the minute; what counts against nothing does."""
+    remote.get(f"{API}/slow", json={})
+    remote.get(f"{API}/fast", json={})
+    http = wire(Limited(), timeout=20)
+    http.request("GET", f"{API}/slow")
+
+    with pytest.raises(RetryableError, match="a limit of the service asks for a pause"):
+        http.request("GET", f"{API}/slow")
+
+    http.request("GET", f"{API}/fast")
+    assert [call.request.path_url for call in remote.calls] == ["/slow", "/fast"]
+
+
+def test_a_refusal_slows_down_what_counts_against_the_same_limit(
+    remote: responses.RequestsMock, wire: Callable[..., Wire]
+) -> None:
+    """Other requests to the service go on."""
+    remote.get(f"{API}/slow", status=429, headers={"Retry-After": "30"})
+    remote.get(f"{API}/fast", json={})
+    http = wire(Limited(), timeout=20)
+
+    with pytest.raises(RetryableError, match="a limit of the service asks for a pause"):
+        http.request("GET", f"{API}/slow")
+
+    assert http.request("GET", f"{API}/fast").status_code == 200
+
+
+def test_a_request_waits_for_a_slot(remote: responses.RequestsMock, wire: Callable[..., Wire]) -> None:
+    """While as many are under way as the service works on at once, and goes as soon as one is done."""
+    remote.get(f"{API}/narrow", json={})
+    budgets = Budgets()
+    assert budgets.slots.enter("narrow of contoso", 1, 0.0)
+
+    with pytest.raises(RetryableError, match="deadline"):
+        wire(Limited(), budgets=budgets, timeout=0.05).request("GET", f"{API}/narrow")
+
+    budgets.slots.leave("narrow of contoso")
+    assert wire(Limited(), budgets=budgets).request("GET", f"{API}/narrow").status_code == 200
+    assert budgets.slots.enter("narrow of contoso", 1, 0.0)

@@ -8,6 +8,8 @@ from tests.fixtures.m365_actions import comparable, empower, example, inverse
 from counterplay import Action
 from counterplay.plugins import ModuleInfo, PluginHost
 from counterplay.runtime.planning import way_back
+from counterplay_sim.graph_rules import GraphRules
+from counterplay_sim.testing import Strictness
 
 HOST = PluginHost.load()
 EFFECTS = sorted(
@@ -23,6 +25,8 @@ def arguments(info: ModuleInfo, bench: Any, receiver: Any) -> dict[str, Any]:
         return {"url": f"{receiver.url}/hook", "method": "POST", "json": {"a": 1}}
     (tenant,) = bench.simulator._tenants.values()
     empower(tenant)
+    tenant.strictness = Strictness(graph=GraphRules(throttle_scale=0))  # so that nothing has to wait
+    bench.configure()
     found = example(info.uses, tenant)
     if found.first is None:
         return found.arguments

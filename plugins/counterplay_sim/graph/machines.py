@@ -27,8 +27,10 @@ Doc = dict[str, Any]
 PREFIX = "/defender"
 LIMITS = (Limit("machines", 100, 60, "Tenant"), Limit("machinesAnHour", 1500, 3600, "Tenant"))
 _TYPES = {"isolate": "Isolate", "unisolate": "Unisolate"}
+_OPEN = ("Pending", "InProgress")
 _SCOPES = ("Full", "Selective", "UnManagedDevice")
 _BEGINS, _ENDS = timedelta(seconds=10), timedelta(seconds=40)
+_ACTION_FILTERS = ("id", "machineId", "status", "type", "requestor", "creationDateTimeUtc")
 _FILTERS = ("computerDnsName", "aadDeviceId", "id", "healthStatus", "riskScore", "osPlatform")
 
 
@@ -79,6 +81,9 @@ class Machines:
             case "POST", ["machines", key, ("isolate" | "unisolate") as verb]:
                 _need(roles, "Machine.Isolate")
                 return self._act(request, tenant, claims, key, verb)
+            case "GET", ["machineactions"]:
+                _need(roles, "Machine.Read.All", "Machine.ReadWrite.All", "Machine.Isolate")
+                return self._list_actions(request, tenant)
             case "GET", ["machineactions", key]:
                 _need(roles, "Machine.Read.All", "Machine.ReadWrite.All", "Machine.Isolate")
                 return _json(self._now(tenant, _action(tenant, key)))
@@ -89,16 +94,12 @@ class Machines:
 
     def _list(self, request: Request, tenant: Tenant) -> Answer:
         found = [_shown(one) for one in tenant.objects["machine"].values()]
-        text = request.query().get("$filter")
-        if text:
-            test = odata.parse_filter(text, _FILTERS, "Microsoft.WindowsDefenderATP.machine")
-            found = [one for one in found if test(one)]
-        return _json(
-            {
-                "@odata.context": "https://api.securitycenter.microsoft.com/api/$metadata#Machines",
-                "value": found,
-            }
-        )
+        return _collection(request, found, "Machines", _FILTERS, "Microsoft.WindowsDefenderATP.machine")
+
+    def _list_actions(self, request: Request, tenant: Tenant) -> Answer:
+        found = [self._now(tenant, one) for one in tenant.objects["machineAction"].values()]
+        kind = "Microsoft.WindowsDefenderATP.machineAction"
+        return _collection(request, found, "MachineActions", _ACTION_FILTERS, kind)
 
     def _act(self, request: Request, tenant: Tenant, claims: Claims, key: str, verb: str) -> Answer:
         body = _body(
@@ -113,9 +114,10 @@ class Machines:
                 400, "OsPlatformNotSupported", "The machine's platform does not support the action."
             )
         kind = _TYPES[verb]
-        for one in tenant.objects["machineAction"].where("machineId", key):
-            if one["type"] == kind and self._now(tenant, one)["status"] in ("Pending", "InProgress"):
-                raise _MachineError(400, "ActiveRequestAlreadyExists", "Action is already in progress")
+        known = tenant.objects["machineAction"].where("machineId", key)
+        latest = max(known, key=lambda one: int(one["@sim.began"]), default=None)  # the others are overtaken
+        if latest is not None and latest["type"] == kind and self._now(tenant, latest)["status"] in _OPEN:
+            raise _MachineError(400, "ActiveRequestAlreadyExists", "Action is already in progress")
         made = _new_action(
             self._clock, machine, kind, scope if verb == "isolate" else None, body["Comment"], claims
         )
@@ -249,6 +251,15 @@ def _journal(
 
 def _shown(document: Doc) -> Doc:
     return {name: value for name, value in document.items() if not name.startswith("@sim.")}
+
+
+def _collection(request: Request, found: list[Doc], name: str, filters: tuple[str, ...], kind: str) -> Answer:
+    text = request.query().get("$filter")
+    if text:
+        test = odata.parse_filter(text, filters, kind)
+        found = [one for one in found if test(one)]
+    context = f"https://api.securitycenter.microsoft.com/api/$metadata#{name}"
+    return _json({"@odata.context": context, "value": found})
 
 
 def _json(document: Doc, status: int = 200) -> Answer:

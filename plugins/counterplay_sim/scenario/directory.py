@@ -422,6 +422,7 @@ class _Directory:
                     "firstSeen": stamp(self._created - timedelta(days=300)),
                     "lastSeen": stamp(self._created - timedelta(hours=1)),
                     "@sim.offline": number % 10 == 9,
+                    "@sim.isolated": False,
                     "@sim.owner": person.id,
                 },
             )

@@ -44,6 +44,8 @@ BUSY = json.dumps({"error": {"code": "TooManyRequests", "message": "Too many req
 EFFECTS = actions(effect=True)
 #: Effects that happen anew each time, and why that is no harm.
 NOT_IDEMPOTENT = {
+    "m365.comment_alert": "each comment is one more",
+    "m365.comment_incident": "each comment is one more",
     "m365.force_password_change": "another password that nobody knows",
     "m365.revoke_sessions": "sessions are valid from a later time on",
 }
