@@ -29,15 +29,17 @@ from counterplay.runtime.guards import Guards, refuse_write
 from counterplay.runtime.planning_wire import described
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import Terms
+from counterplay.store.database import Database
 from counterplay.store.runs import RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
 
 
 class Targets:
-    """Effects on one target (tenant, object) happen one after the other."""
+    """Effects on one target (tenant, object) happen one after the other, whichever worker makes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
 
@@ -48,7 +50,7 @@ class Targets:
             return
         with self._guard:
             lock = self._locks[tenant, target]
-        with lock:
+        with lock, self._database.alone(f"target {tenant} {target}"):
             yield
 
 
@@ -127,7 +129,7 @@ class EffectRunner:
             given = terms.check(action, context, before)
             if given is not None and not (given.status == "paused" and context.consent is not None):
                 return given
-        with self._guards.one_at_a_time:
+        with self._guards.one_at_a_time, self._runs.database.alone("guards"):
             verdict = self._guards.verdict(intent, context)
             if verdict is not None and verdict.ask and context.consent is not None:
                 verdict = None  # somebody agreed

@@ -139,6 +139,7 @@ class Pipeline:
         runs_added: Callable[[Sequence[str]], None],
         shared: Shared,
         floor: Callable[[], datetime | None],
+        epoch: int = 0,
     ) -> None:
         self.key = key
         self.label = label
@@ -155,6 +156,7 @@ class Pipeline:
         self._runs_added = runs_added
         self._shared = shared
         self._floor = floor
+        self._epoch = epoch
         self._plans: dict[str, Plan] = {one.name: plan_of(one) for one in subscribers}
         self._opener = Opener(trigger, {name for plan in self._plans.values() for name in plan.fields})
         self._changed = threading.Condition()
@@ -521,6 +523,7 @@ class Pipeline:
         owned: list[Owned] = []
         try:
             with self._store.database.write() as connection:
+                self._store.hold(connection, self.feed_id, self._epoch)
                 if works:
                     owned = self._store.claim(connection, self.feed_id, [_fetched(one) for one in works])
                 for task in ready:

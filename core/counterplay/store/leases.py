@@ -38,7 +38,9 @@ class Leased:
         """One transaction of the segment that holds the run. LeaseLost: another one does, or it ended."""
         with self.database.write() as connection:
             row = connection.execute(
-                sa.select(run.c.segment, run.c.status, run.c.cancel).where(run.c.id == lease.run_id)
+                sa.select(run.c.segment, run.c.status, run.c.cancel)
+                .where(run.c.id == lease.run_id)
+                .with_for_update()  # until the transaction ends, nobody else takes the run
             ).first()
             if row is None or row.segment != lease.segment or row.status != "running":
                 raise LeaseLost(f"run {lease.run_id} goes on without segment {lease.segment}")
