@@ -64,7 +64,7 @@ def test_the_figures_of_the_summary_are_the_tenants(first: tuple[dict[str, Any],
     """What the engine says it collected and delivered is what the tenant saw, to the last event."""
     figures, truth = first[0]["figures"], first[1]
     assert figures["delivered:office365-to-intake"] == truth.events.offered
-    assert figures["delivered:graph-alerts-to-intake"] == truth.alerts_offered
+    assert figures["delivered:alerts-to-intake"] == truth.alerts_offered
     assert figures["outcomes"] == truth.outcomes == 1
     # an alert is collected by one feed for each set of filters that playbooks ask for
     assert figures["collected"] - figures["duplicates"] >= truth.events.offered + truth.alerts_offered

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+
+_read: Callable[[], datetime] | None = None
 
 
 def now() -> datetime:
     """The time, aware UTC."""
-    return datetime.now(UTC)
+    return datetime.now(UTC) if _read is None else _read()
+
+
+@contextmanager
+def read_from(clock: Callable[[], datetime]) -> Iterator[None]:
+    """Let `now` be what `clock` says, in the whole process, until the block ends.
+
+    For the tests of playbooks, where four hours pass in a moment.
+    """
+    global _read
+    before, _read = _read, clock
+    try:
+        yield
+    finally:
+        _read = before
 
 
 def to_text(moment: datetime) -> str:

@@ -138,13 +138,14 @@ class Inverse:
 class Need:
     """What one use of a module asks of its connection, for `playbook doctor`.
 
-    `permissions` and `licences` are the schema's `x-permissions` and `x-licences`.
+    `permissions`, `licences` and `roles` are the schema's `x-permissions`, `x-licences` and `x-roles`.
     """
 
     uses: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     permissions: tuple[Mapping[str, Any], ...] = ()
     licences: tuple[Mapping[str, Any], ...] = ()
+    roles: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class Diagnosis:
     """One line of `playbook doctor`: whether something would work, and why not.
 
     `about` is the `uses` of a need, or what else was looked at (`sign-in`, `clock`). `ok` is None for
-    what could not be told. `grant` names permissions (`resource: name`) that would mend it.
+    what could not be told. `grant` names permissions and roles (`resource: name`) that would mend it.
     """
 
     about: str

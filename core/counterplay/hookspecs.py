@@ -7,7 +7,7 @@ functions marked with `@counterplay.hookimpl` are called by the names below. Kee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -88,6 +88,30 @@ class EffectJournal(Protocol):
         ...
 
 
+class Simulation(Protocol):
+    """Pretend services that a test of a playbook runs against, for as long as one case takes."""
+
+    def kinds(self) -> Collection[str]:
+        """The kinds of connection that it serves."""
+        ...
+
+    def settings(self, kind: str, name: str) -> JsonObject:
+        """The settings of a connection to it, as they would stand in `counterplay.yaml`."""
+        ...
+
+    def tell_time(self, moment: datetime) -> None:
+        """It is that late now in the case."""
+        ...
+
+    def state(self) -> JsonObject:
+        """What `expect.tenant` is held against."""
+        ...
+
+    def close(self) -> None:
+        """The case is over."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """A durable run as plugins see it. `status` is empty when it starts."""
@@ -128,6 +152,15 @@ def counterplay_connections(state_dir: Path) -> Iterable[ConnectionOffer]:  # ty
 
     Called when connections are first resolved. `state_dir` is where this workspace keeps its state.
     Starting anything belongs into `ConnectionOffer.open`.
+    """
+
+
+@hookspec(firstresult=True)
+def counterplay_simulation(state_dir: Path, state: JsonObject, moment: datetime) -> Simulation | None:
+    """Simulate the services of a case of `playbook test` in that state, at that moment; or return None.
+
+    `state` is the case's `given.tenant`; `state_dir` is empty, and is deleted after the case. The first
+    result wins. ConfigError: the state makes no sense; say what does.
     """
 
 

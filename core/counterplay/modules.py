@@ -15,9 +15,10 @@ import logging
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from counterplay.clock import now
 from counterplay.events import (
     CheckResult,
     Diagnosis,
@@ -58,10 +59,12 @@ class Context:
     connection: Connection | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("counterplay"))
     stop: threading.Event = field(default_factory=threading.Event)
+    losses: LossLedger | None = None
+    """What the ledger knows to be missing; only a trigger at work sees it."""
 
     def now(self) -> datetime:
         """The time, aware UTC."""
-        return datetime.now(UTC)
+        return now()
 
 
 @dataclass
@@ -79,6 +82,14 @@ class StepContext(Context):
     def idempotency_key(self) -> str:
         """`<run>/<step>`: hand it to services that take such a key."""
         return f"{self.run_id}/{self.step_id}"
+
+
+class LossLedger(Protocol):
+    """The part of the ledger that says what is missing."""
+
+    def after(self, number: int, since: datetime, limit: int) -> Sequence[tuple[int, JsonObject]]:
+        """What became known after that number and not before `since`, oldest first, as (number, event)."""
+        ...
 
 
 class Module:
@@ -126,6 +137,10 @@ class Trigger(Module):
         """What makes two deliveries the same occurrence: it starts one run. Default: the delivery key."""
         return self.delivery_key(event)
 
+    def meta(self, unit: Unit) -> JsonObject:
+        """What `meta.` shows of the unit in expressions, besides feed, unit and connection."""
+        return {}
+
 
 class FeedTrigger(Trigger):
     """A source that lists units by the time it made them available, and hands out each on request.
@@ -145,13 +160,25 @@ class FeedTrigger(Trigger):
     parallel: ClassVar[int] = 8
     """How many units are fetched at once at most: `fetch` is called from so many threads."""
 
+    def interruption(self, context: Context) -> str | None:
+        """Why the source does not record at present (its subscription is off); None when it does.
+
+        Asked before `prepare`, and only reads. What may have gone unrecorded since the source was last
+        listed becomes a gap of that cause.
+        """
+        return None
+
     def prepare(self, context: Context) -> None:
-        """Make the source ready (start a subscription). Called at start and then every 15 minutes."""
+        """Make the source ready (start a subscription).
+
+        Called at start, then every 15 minutes, and before each attempt to list while listings fail.
+        """
 
     def discover(self, context: Context, start: datetime, end: datetime) -> Iterable[Unit]:
         """List the units that became available in [start, end). A unit listed before is no harm.
 
-        Raising anything means that the window is not listed: it is asked for again.
+        Raising anything means that the window is not listed: it is asked for again. Called from a few
+        threads, for several windows at once.
         """
         raise NotImplementedError
 
@@ -167,10 +194,6 @@ class FeedTrigger(Trigger):
     def split(self, body: bytes) -> Iterable[bytes] | None:
         """The events in a unit that is not a JSON array; None (the default) means that it is one."""
         return None
-
-    def meta(self, unit: Unit) -> JsonObject:
-        """What `meta.` shows of the unit in expressions, besides feed, unit and connection."""
-        return {}
 
 
 class PollTrigger(Trigger):
@@ -234,6 +257,10 @@ class Action(Module):
     def capture(self, context: StepContext) -> JsonObject:
         """The target's present state, as far as `inverse` and `settled` need it. Reads only."""
         return {}
+
+    def caution(self, before: JsonObject) -> str | None:
+        """What people should know before it is done, seen the state before; plans print it."""
+        return None
 
     def settled(self, context: StepContext, before: JsonObject) -> JsonObject | None:
         """After an attempt with unknown outcome: its result if it took effect, None if it did not."""
@@ -357,6 +384,14 @@ class Connection(Module):
         if self._secrets is None:
             return str(value)
         return self._secrets.resolve(value, where=f"connections.{self.label}.{key}")
+
+    def internal_domains(self, context: Context) -> Collection[str]:
+        """The domains that the organisation owns, in lower case: what `internal.domains` is by default.
+
+        A kind that can tell implements this; the permissions that it takes stand in `x-permissions` of
+        the connection's schema.
+        """
+        raise NotImplementedError
 
     def origins(self) -> Collection[str]:
         """`https://host[:port]` of the services that may see this connection's credentials."""

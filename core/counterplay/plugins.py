@@ -21,7 +21,7 @@ import pluggy
 from counterplay import hookspecs
 from counterplay._data_files import schemas_of
 from counterplay.errors import ConfigError, PluginLoadError
-from counterplay.events import JsonObject
+from counterplay.events import JsonObject, Need
 from counterplay.modules import Action, Connection, Kind, Module, Sink, Transform, Trigger
 
 GROUP = "counterplay"
@@ -70,9 +70,25 @@ class ModuleInfo:
 
     @property
     def licences(self) -> list[JsonObject]:
-        """What the connection's organisation must have bought: `{"name", "any": [...], "for"}` each."""
+        """What the connection's organisation must have bought: `{"name", "any": [...], "for"}` each.
+
+        With `optional` it works without, too, and `for` says what there would be more.
+        """
         found: list[JsonObject] = self.schema.get("x-licences", [])
         return found
+
+    @property
+    def roles(self) -> list[JsonObject]:
+        """What the connection's identity has to be besides: `{"any": [...], "for", "always"}` each.
+
+        `always`: without any of these roles it never works; else only what `for` says does not.
+        """
+        found: list[JsonObject] = self.schema.get("x-roles", [])
+        return found
+
+    def need(self, arguments: JsonObject) -> Need:
+        """What one use of the module asks of its connection."""
+        return Need(self.uses, arguments, tuple(self.permissions), tuple(self.licences), tuple(self.roles))
 
 
 @dataclass(frozen=True, slots=True)

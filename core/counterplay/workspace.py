@@ -30,9 +30,6 @@ from counterplay.store_setting import store_findings, store_shown, store_url
 
 FILE = "counterplay.yaml"
 STATE = ".counterplay"
-_NOT_YET = {
-    "internal": "this version does not use `internal`",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +164,12 @@ class Workspace:
         found: JsonObject = self.config.get("guardrails") or {}
         return found
 
+    @property
+    def internal(self) -> JsonObject:
+        """What counts as inside, as far as `counterplay.yaml` says it: `{"domains", "networks"}`."""
+        found: JsonObject = self.config.get("internal") or {}
+        return found
+
     @cached_property
     def entries(self) -> dict[str, ConnectionEntry]:
         """The configured connections by name."""
@@ -239,17 +242,13 @@ class Workspace:
 
     def _findings(self, document: Document) -> Iterator[Finding]:
         schema = json.loads((core_schemas() / "workspace.json").read_text("utf-8"))
-        for key, why in _NOT_YET.items():
-            if key in document.data:
-                yield document.finding((key,), why, f"remove `{key}`", key=True)
-        known = {key: value for key, value in document.data.items() if key not in _NOT_YET}
-        for problem in problems(known, schema):
+        for problem in problems(document.data, schema):
             if problem.path[:1] != ("store",):
                 yield document.finding(problem.path, problem.message, problem.hint, key=problem.at_key)
-        if "store" in known:
-            yield from store_findings(document, known["store"], SHORTEST)
-        yield from self._retention_findings(document, known.get("retention"))
-        connections = known.get("connections")
+        if "store" in document.data:
+            yield from store_findings(document, document.data["store"], SHORTEST)
+        yield from self._retention_findings(document, document.data.get("retention"))
+        connections = document.data.get("connections")
         if isinstance(connections, dict):
             for name, settings in connections.items():
                 if isinstance(settings, dict) and isinstance(settings.get("uses"), str):

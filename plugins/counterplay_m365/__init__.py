@@ -12,10 +12,15 @@ from counterplay import EffectIntent, EffectVerdict, Module, StepContext, hookim
 def counterplay_modules() -> Iterable[type[Module]]:
     from counterplay_m365.actions.allow_sign_in import AllowSignIn
     from counterplay_m365.actions.block_sign_in import BlockSignIn
+    from counterplay_m365.actions.create_inbox_rules import CreateInboxRules
+    from counterplay_m365.actions.delete_inbox_rules import DeleteInboxRules
     from counterplay_m365.actions.disable_inbox_rules import DisableInboxRules
     from counterplay_m365.actions.enable_inbox_rules import EnableInboxRules
+    from counterplay_m365.actions.force_password_change import ForcePasswordChange
     from counterplay_m365.actions.get_user import GetUser
+    from counterplay_m365.actions.list_authentication_methods import ListAuthenticationMethods
     from counterplay_m365.actions.list_inbox_rules import ListInboxRules
+    from counterplay_m365.actions.remove_authentication_method import RemoveAuthenticationMethod
     from counterplay_m365.actions.revoke_sessions import RevokeSessions
     from counterplay_m365.tenant import Tenant
     from counterplay_m365.triggers.alerts import Alerts
@@ -48,6 +53,11 @@ def counterplay_modules() -> Iterable[type[Module]]:
         ListInboxRules,
         DisableInboxRules,
         EnableInboxRules,
+        DeleteInboxRules,
+        CreateInboxRules,
+        ForcePasswordChange,
+        ListAuthenticationMethods,
+        RemoveAuthenticationMethod,
     )
 
 
@@ -71,6 +81,7 @@ def counterplay_template_filters() -> Mapping[str, Callable[..., Any]]:
         "m365_addresses": entities.m365_addresses,
         "m365_apps": entities.m365_apps,
         "m365_is_internal": entities.m365_is_internal,
+        "m365_external": entities.m365_external,
         "m365_from_legacy_alert": m365_from_legacy_alert,
     }
 

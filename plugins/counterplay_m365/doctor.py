@@ -6,6 +6,7 @@ What the plans of `subscribedSkus` predict is confirmed by one cheap request for
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from counterplay import (
 )
 from counterplay_m365.activity import ActivityFeed
 from counterplay_m365.graph import Graph
+from counterplay_m365.own_roles import own_roles
 from counterplay_m365.tenant import ACTIVITY, GRAPH, Tenant
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 MOST_SKEW = timedelta(minutes=5)
 """Beyond this tokens are refused, and windows are out of reach."""
 _MANAGEMENT_APP = "c5393580-f805-4401-95e8-94b7a6ef2fc2"
+_READ_ROLES = f"{GRAPH}: RoleManagement.Read.Directory"
 _READ_APPS = frozenset({"Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All"})
 
 
@@ -57,10 +60,30 @@ def examine(connection: Tenant, context: Context, needs: Sequence[Need]) -> Iter
             yield Diagnosis("licences", None, detail)
     if ACTIVITY in granted:
         yield _auditing(context)
-        if GRAPH in granted and _READ_APPS & set(granted[GRAPH] or ()):
-            yield _principal(connection, context)
+    if ACTIVITY in services and GRAPH in granted:
+        yield _principal(context, granted[GRAPH])
+    found = _Found(granted, signed_in, plans, None)
+    if GRAPH in granted and any(need.roles for need in needs):
+        try:
+            found.roles = own_roles(context)
+        except WorkError as error:
+            detail = f"the app's own roles in Entra ID cannot be read: {error}"
+            yield Diagnosis("roles of the app", None, detail, (_READ_ROLES,))
+        else:
+            said = ", ".join(sorted(found.roles or ())) or "none that is known here"
+            yield Diagnosis("roles of the app", True, said)
     for need in needs:
-        yield _need(context, need, granted, signed_in, plans)
+        yield _need(context, need, found)
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found out: permissions and refusals by service, plans and roles; None for not known."""
+
+    granted: Mapping[str, tuple[str, ...] | None]
+    signed_in: Mapping[str, str]
+    plans: frozenset[str] | None
+    roles: frozenset[str] | None
 
 
 def _services(needs: Iterable[Need]) -> list[str]:
@@ -72,29 +95,42 @@ def _service(permission: Mapping[str, Any]) -> str:
     return GRAPH if permission["resource"] == GRAPH else ACTIVITY
 
 
-def _need(
-    context: Context,
-    need: Need,
-    granted: Mapping[str, tuple[str, ...] | None],
-    signed_in: Mapping[str, str],
-    plans: frozenset[str] | None,
-) -> Diagnosis:
+def _need(context: Context, need: Need, found: _Found) -> Diagnosis:
     missing: list[str] = []
     grant: list[str] = []
     for permission in need.permissions:
         service = _service(permission)
-        if service in signed_in:
+        if service in found.signed_in:
             return Diagnosis(need.uses, False, f"no sign-in to {service}")
-        carried = granted.get(service)
+        carried = found.granted.get(service)
         if carried is not None and not set(permission["any"]) & set(carried):
             missing.append(f"{permission['any'][0]} for {permission['for']}")
             grant.append(f"{permission['resource']}: {permission['any'][0]}")
     if missing:
         return Diagnosis(need.uses, False, f"the permission is missing: {'; '.join(missing)}", tuple(grant))
-    lacking = [
-        licence["name"] for licence in need.licences if plans is not None and not set(licence["any"]) & plans
-    ]
-    return _tried(context, need, lacking, plans)
+    plans = found.plans
+    unbought = [one for one in need.licences if plans is not None and not set(one["any"]) & plans]
+    lacking = [one["name"] for one in unbought if not one.get("optional")]
+    told = _with_roles(_tried(context, need, lacking, plans), need, found.roles)
+    more = [f"{one['name']} would add {one['for']}" for one in unbought if one.get("optional")]
+    return replace(told, detail="; ".join([told.detail, *more])) if told.ok else told
+
+
+def _with_roles(one: Diagnosis, need: Need, held: frozenset[str] | None) -> Diagnosis:
+    """What the roles of the app itself make of a need that is well otherwise."""
+    lacking = [role for role in need.roles if held is None or not set(role["any"]) & held]
+    if one.ok is not True or not lacking:
+        return one
+    always = [role for role in lacking if role["always"]]
+    told = "; ".join(f"{' or '.join(role['any'])} for {role['for']}" for role in always or lacking)
+    grant = tuple(f"Entra ID role: {role['any'][0]}" for role in always)
+    if held is None:
+        unsure = f"whether the app holds a role is not known, and it takes one: {told}"
+        return Diagnosis(need.uses, None if always else True, f"{one.detail}; {unsure}", grant)
+    if always:
+        return Diagnosis(need.uses, False, f"the app holds no role that it takes: {told}", grant)
+    without = "; ".join(f"not for {role['for']}: that takes the role {role['any'][0]}" for role in lacking)
+    return Diagnosis(need.uses, True, f"{one.detail}; {without}")
 
 
 def _tried(context: Context, need: Need, lacking: Sequence[str], plans: frozenset[str] | None) -> Diagnosis:
@@ -109,8 +145,7 @@ def _tried(context: Context, need: Need, lacking: Sequence[str], plans: frozense
     try:
         attempt(context)
     except UnavailableError as error:
-        bought = f" (bought: {_bought(need, plans)}; is it set up?)" if need.licences and not lacking else ""
-        return Diagnosis(need.uses, False, f"unavailable: {error}{bought if plans is not None else ''}")
+        return Diagnosis(need.uses, False, f"unavailable: {error}{_remedy(error, need, lacking, plans)}")
     except BlockedError as error:
         return Diagnosis(need.uses, False, str(error))
     except WorkError as error:
@@ -118,6 +153,16 @@ def _tried(context: Context, need: Need, lacking: Sequence[str], plans: frozense
     if lacking:
         return Diagnosis(need.uses, True, f"works, though {' and '.join(lacking)} is not among the plans")
     return Diagnosis(need.uses, True, "works")
+
+
+def _remedy(error: UnavailableError, need: Need, lacking: Sequence[str], plans: frozenset[str] | None) -> str:
+    """What would bring a feed that is not offered: a licence, or setting up what was bought."""
+    if plans is None or not need.licences:
+        return ""
+    if not lacking:
+        return f" (bought: {_bought(need, plans)}; is it set up?)"
+    missing = [name for name in lacking if name not in error.message]
+    return f"; needs {' and '.join(missing)}" if missing else ""
 
 
 def _bought(need: Need, plans: frozenset[str] | None) -> str:
@@ -162,9 +207,12 @@ def _auditing(context: Context) -> Diagnosis:
     return Diagnosis("audit log", True, f"on; subscriptions that are started: {names}")
 
 
-def _principal(connection: Tenant, context: Context) -> Diagnosis:
+def _principal(context: Context, granted: tuple[str, ...] | None) -> Diagnosis:
     """Is the Management API's own service principal enabled for sign-in in the tenant?"""
     about = "Office 365 Management APIs"
+    if granted is not None and not _READ_APPS & set(granted):
+        detail = "whether its service principal is enabled is not known: that takes Application.Read.All"
+        return Diagnosis(about, None, detail)
     try:
         enabled = Graph(context).principal_enabled(_MANAGEMENT_APP)
     except WorkError as error:

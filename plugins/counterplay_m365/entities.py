@@ -98,12 +98,16 @@ def m365_apps(found: object) -> list[JsonObject]:
     return list(apps.values())
 
 
-def m365_is_internal(address: object, domains: object, networks: object = ()) -> bool:
-    """`{{ item | m365_is_internal(['contoso.com'], ['203.0.113.0/24']) }}`: is it one of ours?
+def m365_is_internal(address: object, internal: object, networks: object = ()) -> bool:
+    """`{{ item | m365_is_internal(internal) }}`: is it one of ours?
 
-    An e-mail address or a domain is when its domain is one of `domains` or below one; an IP address when
-    it lies in one of `networks`, or in a range that no host on the internet has. Anything else is not.
+    An e-mail address or a domain is when its domain is one of `internal.domains` or below one; an IP
+    address when it lies in one of `internal.networks`, or in a range that no host on the internet has.
+    Anything else is not. Two lists do as well: `m365_is_internal(['contoso.com'], ['203.0.113.0/24'])`.
     """
+    domains = internal
+    if isinstance(internal, Mapping):
+        domains, networks = internal.get("domains"), internal.get("networks")
     text = _text(address).strip().lower()
     number = _ip(text)
     if number:
@@ -112,6 +116,13 @@ def m365_is_internal(address: object, domains: object, networks: object = ()) ->
     domain = text.rpartition("@")[2].rstrip(".")
     ours = [_text(one).lower().strip(".") for one in _list(domains)]
     return bool(domain) and any(one and (domain == one or domain.endswith(f".{one}")) for one in ours)
+
+
+def m365_external(addresses: object, internal: object) -> list[str]:
+    """`{{ event | m365_addresses | m365_external(internal) }}`: those of a list that are not ours."""
+    return _once(
+        text for one in _list(addresses) if (text := _text(one)) and not m365_is_internal(text, internal)
+    )
 
 
 def _app(kind: str, item: Mapping[str, Any]) -> JsonObject | None:

@@ -58,6 +58,11 @@ _EXPLAINED: dict[int, tuple[str, str]] = {
         "the tenant does not have this service",
         "activate the product, or create its service principal",
     ),
+    500014: (
+        "the service's principal is disabled in this tenant",
+        "Entra ID > Enterprise applications > the service > Properties: enabled for users to sign in; "
+        "a lapsed subscription disables it, too",
+    ),
     70011: ("the scope is wrong", _SCOPE),
     1002012: ("the scope is wrong", _SCOPE),
     9002313: ("the request was malformed", "check `client_id` and `authority`"),

@@ -1,11 +1,11 @@
-"""Microsoft Graph: users, inbox rules, and the collections that triggers follow.
+"""Microsoft Graph: users, and the collections that triggers follow. Its parts have modules of their own.
 
 https://learn.microsoft.com/graph/api/overview
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -53,52 +53,26 @@ class Graph:
 
     def user(self, user_id: str, select: tuple[str, ...]) -> JsonObject:
         """The chosen properties of a user. GoneError: there is none."""
-        url = self._url(_user(user_id), {"$select": ",".join(select)})
+        url = self._url(user_path(user_id), {"$select": ",".join(select)})
         response = self._of_user(user_id, "GET", url, needs="User.Read.All")
         return content_object(response, f"{GRAPH}, asked for the user {user_id!r},")
 
-    def set_sign_in(self, user_id: str, enabled: bool) -> None:
-        """Let a user sign in, or not."""
-        self._of_user(
-            user_id,
-            "PATCH",
-            self._url(_user(user_id)),
-            json={"accountEnabled": enabled},
-            needs="User.EnableDisableAccount.All",
-        )
+    def object_id(self, user_id: str) -> str:
+        """The object id of a user, for calls that take no name. GoneError: there is no such user."""
+        return str(self.user(user_id, ("id",))["id"])
+
+    def set_user(self, user_id: str, values: JsonObject, *, needs: str) -> None:
+        """Change properties of a user."""
+        self._of_user(user_id, "PATCH", self._url(user_path(user_id)), json=values, needs=needs)
 
     def revoke_sessions(self, user_id: str) -> bool:
         """Invalidate a user's refresh tokens; whether Graph confirmed it. Repeating it is harmless."""
-        url = self._url(f"{_user(user_id)}/revokeSignInSessions")
+        url = self._url(f"{user_path(user_id)}/revokeSignInSessions")
         response = self._of_user(user_id, "POST", url, repeatable=True, needs="User.RevokeSessions.All")
         if not response.content.strip():  # the status of success differs, and not each has a body
             return False
         answer = content_object(response, f"{GRAPH}, asked to revoke the sessions of {user_id!r},")
         return answer.get("value") is True
-
-    def inbox_rules(self, user_id: str) -> list[JsonObject]:
-        """All rules of a user's inbox that Graph shows. GoneError: no user, or no mailbox in the cloud."""
-        address: str | None = self._url(_rules(user_id))
-        rules: list[JsonObject] = []
-        seen: set[str] = set()
-        place = f"{GRAPH}, asked for the inbox rules of {user_id!r},"
-        while address is not None:
-            if address in seen or len(seen) == MAX_PAGES:
-                raise RetryableError(f"{place} answered pages without an end")
-            seen.add(address)
-            response = self._of_user(user_id, "GET", address, needs="MailboxSettings.Read")
-            page = content_object(response, place)
-            found = page.get("value")
-            if not isinstance(found, list) or not all(map(_identified, found)):
-                raise RetryableError(f"{place} answered no list of rules")
-            rules += found
-            address = page.get("@odata.nextLink")
-        return rules
-
-    def set_inbox_rule(self, user_id: str, rule_id: str, enabled: bool) -> None:
-        """Switch one rule on or off. GoneError: it does not exist any more."""
-        url = self._url(f"{_rules(user_id)}/{_segment(rule_id)}")
-        self._send("PATCH", url, json={"isEnabled": enabled}, needs="MailboxSettings.ReadWrite")
 
     def role_members(self, template_id: str) -> list[JsonObject]:
         """Who holds a directory role, of any kind: `{"id", "accountEnabled", "userPrincipalName"}` each.
@@ -107,30 +81,94 @@ class Graph:
         """
         needs = "RoleManagement.Read.Directory"
         query = {"$filter": f"roleTemplateId eq '{template_id}'", "$select": "id"}
-        roles = self._all(self._url("/directoryRoles", query), "directory roles", needs)
+        roles = self.every("/directoryRoles", "directory roles", query, needs=needs)
         members: list[JsonObject] = []
         for role in roles:
             query = {"$select": "id,accountEnabled,userPrincipalName"}
-            url = self._url(f"/directoryRoles/{_segment(role['id'])}/members", query)
-            members += self._all(url, "members of a role", needs)
+            path = f"/directoryRoles/{segment(role['id'])}/members"
+            members += self.every(path, "members of a role", query, needs=needs)
         return members
 
-    def _all(self, address: str | None, what: str, needs: str) -> list[JsonObject]:
+    def one(
+        self,
+        path: str,
+        what: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        needs: str,
+        licence: Licence | None = None,
+    ) -> JsonObject:
+        """One object, which `what` names in messages. GoneError: there is none."""
+        response = self._named(what, "GET", self._url(path, query), needs=needs, licence=licence)
+        return content_object(response, f"{GRAPH}, asked for {what},")
+
+    def every(
+        self, path: str, what: str, query: Mapping[str, str] | None = None, *, needs: str
+    ) -> list[JsonObject]:
         """Every object of a list, over all its pages."""
         found: list[JsonObject] = []
+        for page in self._pages(self._url(path, query), what, needs):
+            found += page
+        return found
+
+    def first(
+        self, path: str, what: str, query: Mapping[str, str], most: int, *, needs: str, licence: Licence
+    ) -> tuple[list[JsonObject], bool]:
+        """The first objects of a list, and whether that is all of it."""
+        found: list[JsonObject] = []
+        for page in self._pages(self._url(path, query), what, needs, licence):
+            found += page
+            if len(found) > most:
+                return found[:most], False
+        return found, True
+
+    def write(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        values: JsonObject | None = None,
+        *,
+        needs: str,
+        licence: Licence | None = None,
+        repeatable: bool | None = None,
+    ) -> JsonObject:
+        """Change `what`; the object that Graph answers with, if any. GoneError: it does not exist."""
+        response = self._named(
+            what,
+            method,
+            self._url(path),
+            json=values,
+            needs=needs,
+            licence=licence,
+            repeatable=repeatable,
+        )
+        if not response.content.strip():
+            return {}
+        return content_object(response, f"{GRAPH}, asked to change {what},")
+
+    def _named(self, what: str, method: str, url: str, **options: Any) -> Response:
+        try:
+            return self._send(method, url, **options)
+        except GoneError as error:
+            raise _gone(f"{what} does not exist", error) from error
+
+    def _pages(
+        self, address: str | None, what: str, needs: str, licence: Licence | None = None
+    ) -> Iterator[list[JsonObject]]:
         seen: set[str] = set()
         place = f"{GRAPH}, asked for {what},"
         while address is not None:
             if address in seen or len(seen) == MAX_PAGES:
                 raise RetryableError(f"{place} answered pages without an end")
             seen.add(address)
-            page = content_object(self._send("GET", address, needs=needs), place)
+            response = self._named(what, "GET", address, needs=needs, licence=licence)
+            page = content_object(response, place)
             objects = page.get("value")
             if not isinstance(objects, list) or not all(map(_identified, objects)):
                 raise RetryableError(f"{place} answered no list")
-            found += objects
+            yield objects
             address = page.get("@odata.nextLink")
-        return found
 
     def records(
         self,
@@ -168,7 +206,7 @@ class Graph:
 
     def incident(self, incident_id: str) -> bytes:
         """One incident with its alerts, as it was sent. GoneError: there is none."""
-        url = self._url(f"/security/incidents/{_segment(incident_id)}", {"$expand": "alerts"})
+        url = self._url(f"/security/incidents/{segment(incident_id)}", {"$expand": "alerts"})
         return self._send("GET", url, needs="SecurityIncident.Read.All", licence=DEFENDER).content
 
     def start_audit_search(self, search: JsonObject, version: str) -> str:
@@ -187,37 +225,40 @@ class Graph:
 
     def audit_search_status(self, search_id: str, version: str) -> str:
         """`notStarted`, `running`, `succeeded`, `failed` or `cancelled`. GoneError: there is no such job."""
-        url = self._url(f"/security/auditLog/queries/{_segment(search_id)}", version=version)
+        url = self._url(f"/security/auditLog/queries/{segment(search_id)}", version=version)
         response = self._send("GET", url, needs=_AUDIT_SEARCH)
         place = f"{GRAPH}, asked for the state of an audit search,"
         return str(content_object(response, place).get("status") or "notStarted")
 
     def audit_search_records(self, search_id: str, version: str) -> Records:
         """The first page of what a job found."""
-        path = f"/security/auditLog/queries/{_segment(search_id)}/records"
+        path = f"/security/auditLog/queries/{segment(search_id)}/records"
         return self.records(path, {}, "audit records", needs=_AUDIT_SEARCH, version=version)
 
     def plans(self) -> frozenset[str]:
         """The names of the service plans that the tenant has, as far as `licences.PLANS` knows them."""
         needs = "LicenseAssignment.Read.All"
-        return plans_of(self._all(self._url("/subscribedSkus"), "the tenant's subscriptions", needs))
+        return plans_of(self.every("/subscribedSkus", "the tenant's subscriptions", needs=needs))
 
     def verified_domains(self) -> list[str]:
-        """The domains that the tenant has proved to own."""
+        """The domains that the tenant has proved to own, in lower case; there is always one."""
         needs = "Organization.Read.All or User.Read.All"
-        url = self._url("/organization", {"$select": "id,verifiedDomains"})
-        return [
+        query = {"$select": "id,verifiedDomains"}
+        found = [
             str(domain["name"]).lower()
-            for one in self._all(url, "the organization", needs)
+            for one in self.every("/organization", "the organization", query, needs=needs)
             for domain in one.get("verifiedDomains") or ()
             if isinstance(domain, dict) and domain.get("name")
         ]
+        if not found:  # nobody would be inside
+            raise RetryableError(f"{GRAPH}, asked for the organization, named no verified domain")
+        return found
 
     def principal_enabled(self, app_id: str) -> bool | None:
         """Whether an app's service principal may be signed in to; None when the tenant has none."""
         query = {"$filter": f"appId eq '{app_id}'", "$select": "id,accountEnabled"}
-        url = self._url("/servicePrincipals", query)
-        found = self._all(url, "a service principal", "Application.Read.All")
+        needs = "Application.Read.All"
+        found = self.every("/servicePrincipals", "a service principal", query, needs=needs)
         return found[0].get("accountEnabled") is not False if found else None
 
     def _page(self, response: Response, member: str, what: str) -> Records:
@@ -233,16 +274,7 @@ class Graph:
         try:
             return self._send(method, url, **options)
         except GoneError as error:
-            if error.code == "MailboxNotEnabledForRESTAPI":
-                what = f"the user {user_id!r} has no mailbox in Exchange Online"
-            else:
-                what = f"no user {user_id!r} in the tenant"
-            raise GoneError(
-                f"{what}: {error.message}",
-                status=error.status,
-                code=error.code,
-                request_id=error.request_id,
-            ) from error
+            raise _gone(f"no user {user_id!r} in the tenant", error) from error
 
     def _send(
         self,
@@ -294,22 +326,31 @@ class Graph:
         return f"{self._root}/{version}{path}{parameters}"
 
 
-def _identified(rule: object) -> bool:
-    return isinstance(rule, dict) and isinstance(rule.get("id"), str)
+def _identified(one: object) -> bool:
+    return isinstance(one, dict) and isinstance(one.get("id"), str)
 
 
-def _segment(identity: str) -> str:
+def _gone(what: str, error: GoneError) -> GoneError:
+    """The same, with what it is about in front: Graph names objects by ids, if at all."""
+    return GoneError(
+        f"{what}: {error.message}", status=error.status, code=error.code, request_id=error.request_id
+    )
+
+
+def segment(identity: str) -> str:
     """One part of a path: `#EXT#` in the name of a guest, `=` and `/` in the id of a rule."""
     if identity.strip(".") == "":
         raise PermanentError(f"{identity!r} cannot be the id of anything")
     return quote(identity, safe="")
 
 
-def _user(user_id: str) -> str:
+def user_path(user_id: str) -> str:
+    """The path of a user, by object id or userPrincipalName."""
     if user_id.startswith("$"):  # only this form takes such a name
         return "/users('" + quote(user_id.replace("'", "''"), safe="") + "')"
-    return f"/users/{_segment(user_id)}"
+    return f"/users/{segment(user_id)}"
 
 
-def _rules(user_id: str) -> str:
-    return f"{_user(user_id)}/mailFolders/inbox/messageRules"
+def literal(text: str) -> str:
+    """A text as OData writes it in a filter."""
+    return "'" + text.replace("'", "''") + "'"

@@ -12,6 +12,20 @@ from counterplay import JsonObject
 WARNINGS = ("compromised", "fraud", "hacked", "phish", "scam", "suspicious", "virus")
 #: Words of payment fraud. People file such mail too, so they count only beside another mark.
 FINANCE = ("bank", "iban", "invoice", "password", "payment", "payroll", "remittance", "wire transfer")
+#: Folders in which nobody looks, by parts of the names that Outlook gives them in its larger languages.
+HIDING_PLACES = (
+    "rss",
+    "archiv",
+    "arquiv",
+    "archief",
+    "arkiv",
+    "conversation",
+    "unterhaltung",
+    "conversaci",
+    "conversazion",
+    "conversa",
+    "gespreksgeschiedenis",
+)
 _FORWARDS = (
     ("forwardTo", "forwards"),
     ("forwardAsAttachmentTo", "forwards as attachment"),
@@ -20,11 +34,12 @@ _FORWARDS = (
 _TEXTS = ("subjectContains", "bodyContains", "bodyOrSubjectContains")
 
 
-def reasons(rule: JsonObject, internal_domains: Collection[str]) -> list[str]:
+def reasons(rule: JsonObject, internal_domains: Collection[str], folder: str | None = None) -> list[str]:
     """Why a rule looks like an attacker's, in words; empty for one that does not.
 
-    `internal_domains` are lower case. Folders cannot be told by their ids, so a rule that only moves
-    mail says nothing, unless it picks warnings.
+    `internal_domains` are lower case. `folder` is the name of the folder that the rule moves mail to; where
+    it is not known (a name is never the id of a folder), moving alone says nothing, unless the rule picks
+    warnings.
     """
     actions = _mapping(rule.get("actions"))
     found = [f"{what} to {address}" for what, address in _outside(actions, internal_domains)]
@@ -33,10 +48,14 @@ def reasons(rule: JsonObject, internal_domains: Collection[str]) -> list[str]:
     elif actions.get("delete") is True:
         found.append("deletes mail")
     moves = bool(actions.get("moveToFolder"))
+    if folder is not None and any(part in folder.lower() for part in HIDING_PLACES) and _is_name(folder):
+        found.append(f"hides mail in the folder {folder!r}")
     if moves and actions.get("markAsRead") is True:
         found.append("moves mail away and marks it as read")
     name = str(rule.get("displayName") or "").strip()
-    if name and actions and (len(name) == 1 or not any(sign.isalnum() for sign in name)):
+    if actions and not name:
+        found.append("has no name")
+    elif actions and (len(name) == 1 or not any(sign.isalnum() for sign in name)):
         found.append(f"has the meaningless name {name!r}")
     warnings, finance = _words(rule, WARNINGS), _words(rule, FINANCE)
     if (warnings and (moves or found)) or (finance and found):
@@ -61,6 +80,11 @@ def _outside(actions: JsonObject, internal: Collection[str]) -> Iterator[tuple[s
             domain = _domain(address)
             if domain and domain not in internal:  # without a domain it is a name inside Exchange
                 yield what, address
+
+
+def _is_name(folder: str) -> bool:
+    """Whether it is a name rather than an id of Exchange, which is one long word."""
+    return len(folder) <= 60
 
 
 def _words(rule: JsonObject, words: Collection[str]) -> list[str]:

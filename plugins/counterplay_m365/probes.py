@@ -28,6 +28,8 @@ def probe(need: Need) -> Probe | None:
     followed = _FOLLOWED.get(need.uses)
     if followed is not None:
         return lambda context: _first_record(context, followed, need)
+    if need.uses == "internal":
+        return lambda context: Graph(context).verified_domains()
     if need.uses == "m365.hunting":
         return lambda context: Graph(context).hunt("AlertInfo | take 1", _last_minute(context))
     return None

@@ -191,14 +191,24 @@ def new_certificate(file: Path, name: str, days: int = 365) -> bytes:
     return made.public_bytes(serialization.Encoding.DER)
 
 
-def device_code_token(authority: str, graph_url: str, tell: Callable[[str], None], session: Any) -> str:
+def device_code_token(
+    authority: str,
+    graph_url: str,
+    tell: Callable[[str], None],
+    session: Any,
+    *,
+    instance_discovery: bool = True,
+) -> str:
     """Sign an administrator in by device code; `tell` gets the line with address and code.
 
+    A private authority takes `instance_discovery=False`.
     BlockedError: the sign-in was refused or ran out of time.
     """
     from msal import PublicClientApplication  # type: ignore[import-untyped]  # it has no types
 
-    app = PublicClientApplication(_COMMAND_LINE, authority=authority, http_client=session)
+    app = PublicClientApplication(
+        _COMMAND_LINE, authority=authority, http_client=session, instance_discovery=instance_discovery
+    )
     scopes = [f"{graph_url}/{name}" for name in ADMINISTRATOR_NEEDS]
     flow = app.initiate_device_flow(scopes=scopes)
     if "user_code" not in flow:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _DEFAULT_PLAYBOOKS = ("office365-to-intake", "alerts-to-intake")
 _PLANS = "LicenseAssignment.Read.All"
 _POLL = 5.0
+_pause = time.sleep
 PORTAL = "https://entra.microsoft.com"
 
 
@@ -52,6 +53,18 @@ PORTAL = "https://entra.microsoft.com"
 @click.option("--ca-file", help="Certificate authorities to trust instead of the system's.")
 @click.option("--redirect-uri", default="https://localhost", show_default=True, help="Where consent returns.")
 @click.option(
+    "--webhook",
+    metavar="URL",
+    help="The public HTTPS address that leads to --listen: Microsoft then tells of new content there.",
+)
+@click.option(
+    "--listen",
+    default="127.0.0.1:8787",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="With --webhook: where `playbook up` will listen, and this command does while it is tried.",
+)
+@click.option(
     "--wait", default=600, show_default=True, metavar="SECONDS", help="How long to wait for consent."
 )
 def setup(
@@ -64,6 +77,8 @@ def setup(
     create: bool,
     admin_token_env: str | None,
     redirect_uri: str,
+    webhook: str | None,
+    listen: str,
     wait: int,
     **addresses: str | None,
 ) -> None:
@@ -71,12 +86,13 @@ def setup(
 
     Prints the registration that the chosen playbooks need and no more, waits for the administrator's
     consent, starts the audit subscriptions, and tries each feed. Nothing is written but the new
-    certificate of --create; the lines for counterplay.yaml are printed at the end.
+    certificate of --create and the id of --webhook, each in a file for its owner only; the lines for
+    counterplay.yaml are printed at the end.
 
     Exits 0 when everything works, 1 when a feed does not, 3 when consent is still missing.
     """
     from counterplay.cli.loading import open_workspace
-    from counterplay_m365.registration import new_certificate
+    from counterplay_m365 import webhook_setup
 
     workspace = open_workspace()
     needs = needs_of(workspace, playbooks or _DEFAULT_PLAYBOOKS)
@@ -85,14 +101,12 @@ def setup(
     settings |= {key: value for key, value in addresses.items() if value and value != "global"}
     if addresses.get("authority"):
         settings["instance_discovery"] = False
+    hook = webhook_setup.address_of(webhook, name) if webhook else None
     _say_permissions(permissions)
+    _say_roles(needs)
     if create:
         file = Path(certificate_file or workspace.state_dir / "certificates" / f"{name}.pem")
-        try:
-            der = new_certificate(file, f"counterplay {name}")
-        except FileExistsError as error:
-            raise ConfigError(f"{file} exists already", hint="choose another --certificate-file") from error
-        client_id = _registered(settings, name, permissions, der, admin_token_env)
+        client_id = _registered(settings, name, permissions, file, admin_token_env)
         certificate_file = str(file)
         click.echo(f"\nMade the registration {client_id}; its private key is in {file}, for its owner only.")
     elif not client_id:
@@ -103,12 +117,18 @@ def setup(
     settings["client_id"] = client_id
     settings |= {"certificate_file": certificate_file} if certificate_file else {}
     settings |= {"client_secret": client_secret} if client_secret and not certificate_file else {}
+    if hook:
+        file = workspace.state_dir / "certificates" / f"{name}.webhook-id"
+        settings["webhook_auth_id"] = webhook_setup.new_auth_id(file)
     connection = _connection(workspace, name, settings)
     click.echo("\nAn administrator gives consent here, once for each change of the permissions:")
     click.echo(f"  {consent_link(connection, str(client_id), redirect_uri)}")
     _wait_for_consent(connection, permissions, wait)
-    failed = _try_out(workspace, connection, needs)
+    failed = _try_out(connection, needs, hook, listen)
     _say_configuration(name, settings)
+    if hook:
+        click.echo("\nand this as playbooks/audit-webhook.yaml, then run `playbook up`:\n")
+        click.echo(webhook_setup.PLAYBOOK.format(name=name))
     if failed:
         raise SystemExit(1)
 
@@ -145,7 +165,24 @@ def _say_permissions(permissions: dict[str, list[str]]) -> None:
     for resource, names in permissions.items():
         for name in names:
             click.echo(f"  {resource}: {name}")
-    click.echo("No role of Entra ID is needed to read; to act on administrators, see `playbook show`.")
+
+
+def _say_roles(needs: Sequence[Need]) -> None:
+    """Which roles of Entra ID the app's service principal needs beside its permissions."""
+    told = {
+        f"{' or '.join(role['any'])}: {'' if role['always'] else 'only '}for {role['for']} ({need.uses})"
+        for need in needs
+        for role in need.roles
+    }
+    if not told:
+        click.echo("They take no role of Entra ID.")
+        return
+    click.echo("Some calls take a role of Entra ID that the app itself holds, any of these:")
+    for line in sorted(told):
+        click.echo(f"  {line}")
+    click.echo(
+        f"  {PORTAL} > Identity > Roles & admins > the role > Add assignments: the app, when you want that"
+    )
 
 
 def _say_registration(permissions: dict[str, list[str]]) -> None:
@@ -166,14 +203,22 @@ def _registered(
     settings: dict[str, Any],
     name: str,
     permissions: dict[str, list[str]],
-    certificate: bytes,
+    file: Path,
     token_variable: str | None,
 ) -> str:
+    """Make the registration and its certificate, once an administrator has signed in; its client id."""
     from counterplay.wire import Wire
     from counterplay_m365.clouds import CLOUDS
     from counterplay_m365.entra import entra_session
-    from counterplay_m365.registration import Administrator, Registrar, device_code_token
+    from counterplay_m365.registration import (
+        Administrator,
+        Registrar,
+        device_code_token,
+        new_certificate,
+    )
 
+    if file.exists():
+        raise ConfigError(f"{file} exists already", hint="choose another --certificate-file")
     cloud = CLOUDS[settings.get("cloud") or "global"]
     graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
     authority = str(settings.get("authority") or cloud.authority).rstrip("/")
@@ -183,10 +228,21 @@ def _registered(
             raise ConfigError(f"the variable {token_variable} is not set")
     else:
         session = entra_session(name, settings.get("ca_file"))
-        token = device_code_token(f"{authority}/{settings['tenant_id']}", graph_url, click.echo, session)
+        token = device_code_token(
+            f"{authority}/{settings['tenant_id']}",
+            graph_url,
+            click.echo,
+            session,
+            instance_discovery=settings.get("instance_discovery", True),
+        )
     administrator = Administrator(graph_url, lambda: token, settings.get("ca_file"))
-    with Wire(administrator, mask=lambda text: text.replace(token, "***")) as http:
-        return Registrar(http, graph_url).register("counterplay", permissions, certificate).client_id
+    certificate = new_certificate(file, f"counterplay {name}")
+    try:
+        with Wire(administrator, mask=lambda text: text.replace(token, "***")) as http:
+            return Registrar(http, graph_url).register("counterplay", permissions, certificate).client_id
+    except CounterplayError:
+        file.unlink()  # nothing knows it: the next attempt makes another one
+        raise
 
 
 def _connection(workspace: Any, name: str, settings: dict[str, Any]) -> Tenant:
@@ -228,32 +284,47 @@ def _wait_for_consent(connection: Tenant, permissions: dict[str, list[str]], sec
                 "Consent is still missing: run this again with --client-id when it is given.", err=True
             )
             raise SystemExit(3)
-        time.sleep(_POLL)
+        _pause(_POLL)
         connection.forget_tokens()
 
 
-def _try_out(workspace: Any, connection: Tenant, needs: Sequence[Need]) -> bool:
+def _try_out(connection: Tenant, needs: Sequence[Need], hook: str | None, listen: str) -> bool:
     """Start the subscriptions and try each feed. Whether anything was refused."""
     from counterplay.wire import Wire
-    from counterplay_m365.triggers.audit_log import AuditLog
 
     failed = False
     with Wire(connection, attempts=3) as http:
         context = Context(http=http, connection=connection)
         for need in needs:
             if need.uses == "m365.audit_log":
-                try:
-                    AuditLog(need.arguments).prepare(context)
-                    click.echo("The audit subscriptions are started; first data may take up to 12 hours.")
-                except CounterplayError as error:
-                    failed = True
-                    click.echo(f"The audit subscriptions could not be started: {error}")
+                failed = not _start_audit(context, need, hook, listen)
         click.echo("\nEach feed, tried now:")
         for one in connection.examine(context, needs):
             word = {True: "ok", False: "REFUSED", None: "not known"}[one.ok]
             click.echo(f"  {one.about}: {word}{f': {one.detail}' if one.detail else ''}")
             failed = failed or one.ok is False
     return failed
+
+
+def _start_audit(context: Context, need: Need, hook: str | None, listen: str) -> bool:
+    """Start the audit subscriptions, with a webhook if there shall be one. Whether all of it worked."""
+    from counterplay_m365 import webhook_setup
+    from counterplay_m365.triggers.audit_log import CONTENT_TYPES, AuditLog
+
+    answers: list[tuple[str, str | None]] = []
+    try:
+        if hook is not None and context.connection is not None:
+            auth_id = context.connection.secret("webhook_auth_id")
+            chosen = need.arguments.get("content_types") or CONTENT_TYPES
+            answers = webhook_setup.give(context, chosen, hook, auth_id, listen)
+        AuditLog(need.arguments).prepare(context)
+    except CounterplayError as error:
+        click.echo(f"The audit subscriptions could not be started: {error}")
+        return False
+    click.echo("The audit subscriptions are started; first data may take up to 12 hours.")
+    for content_type, why in answers:
+        click.echo(f"  webhook for {content_type}: {'given' if why is None else why}")
+    return all(why is None for _, why in answers)
 
 
 def _say_configuration(name: str, settings: dict[str, Any]) -> None:

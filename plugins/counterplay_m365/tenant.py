@@ -85,8 +85,14 @@ class Tenant(Connection):
         from counterplay_m365.entra import principal
 
         own = str(self.settings.get("client_id") or "")
-        found = principal(self._token_source().bearer(self._resources[GRAPH]))
+        found = principal(self.token(GRAPH))
         return [name for name in (own, found) if name]
+
+    def internal_domains(self, context: Context) -> Collection[str]:
+        """The domains that the tenant has proved to own."""
+        from counterplay_m365.graph import Graph
+
+        return Graph(context).verified_domains()
 
     def origins(self) -> Collection[str]:
         return (_origin(self.graph_url), _origin(self.activity_url))
@@ -105,8 +111,7 @@ class Tenant(Connection):
         return str(path) if path else None
 
     def authorize(self, request: PreparedRequest) -> None:
-        resource = self._resources[self._service_of(request.url or "")]
-        request.headers["Authorization"] = f"Bearer {self._token_source().bearer(resource)}"
+        request.headers["Authorization"] = f"Bearer {self.token(self._service_of(request.url or ''))}"
 
     def renew(self, response: Response) -> bool:
         verdict = self.classify(response)
@@ -145,7 +150,7 @@ class Tenant(Connection):
         from counterplay_m365.entra import roles
 
         try:
-            carried = roles(self._token_source().bearer(self._resources[service]))
+            carried = roles(self.token(service))
         except CounterplayError as error:
             yield CheckResult(f"token for {service}", False, str(error))
             return
@@ -160,7 +165,11 @@ class Tenant(Connection):
         """The permissions that the present token carries for a service; None when they cannot be read."""
         from counterplay_m365.entra import roles
 
-        return roles(self._token_source().bearer(self._resources[service]))
+        return roles(self.token(service))
+
+    def token(self, service: str) -> str:
+        """The present token for a service; show it to nobody. BlockedError: none is given."""
+        return self._token_source().bearer(self._resources[service])
 
     def forget_tokens(self) -> None:
         """The next request asks for a new token: it carries what was granted meanwhile."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from counterplay.hookspecs import ConnectionOffer, Invocation, hookimpl
+from counterplay.hookspecs import ConnectionOffer, Invocation, Simulation, hookimpl
 
 CONNECTION = "sim"
 KINDS = ("m365.tenant", "intake.key")
@@ -30,6 +31,14 @@ def counterplay_connections(state_dir: Path) -> Iterable[ConnectionOffer]:
         for slot in range(1, _tenants(state_dir) + 1)
         for uses in KINDS
     ]
+
+
+@hookimpl
+def counterplay_simulation(state_dir: Path, state: dict[str, Any], moment: datetime) -> Simulation:
+    """A tenant of its own for each case of `playbook test`."""
+    from counterplay_sim.case import CaseTenant
+
+    return CaseTenant(state_dir, state, moment)
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The token end-point: Entra ID's client credentials grant, v1 and v2, discovery, and admin consent."""
+"""The token end-point: client credentials and device code, discovery, and admin consent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from urllib.parse import parse_qsl, urlencode
 
 import orjson
 
-from counterplay_sim import apps_registry, assertions
+from counterplay_sim import apps_registry, assertions, device_code
 from counterplay_sim.apps_registry import App
 from counterplay_sim.clock import NANOSECONDS, Clock, stamp
+from counterplay_sim.device_code import DeviceCodes
 from counterplay_sim.http_server import Answer, Request
 from counterplay_sim.tenant import Tenant
 from counterplay_sim.tokens import ACTIVITY, DEFENDER, GRAPH, LIFETIME, Tokens
@@ -33,11 +34,13 @@ CLOUDS = {
 }
 RESOURCES = {"graph": GRAPH, "activity": ACTIVITY, "defender": DEFENDER}
 _PATH = re.compile(
-    r"(?:/(login[a-z.]+))?/([^/]+)/(oauth2/v2\.0/token|oauth2/token|v2\.0/adminconsent|adminconsent"
+    r"(?:/(login[a-z.]+))?/([^/]+)/(oauth2/v2\.0/token|oauth2/token|oauth2/v2\.0/devicecode|v2\.0/adminconsent|adminconsent"
     r"|(?:v2\.0/)?\.well-known/openid-configuration|discovery/(?:v2\.0/)?keys|discovery/instance)"
 )
 _NOBODYS = ("common", "organizations", "consumers")
 _ON_BEHALF = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
+_DEVICE_PAGE = "/devicelogin"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 
@@ -67,10 +70,13 @@ class LoginService:
         self._find = find
         self._clock = clock
         self._resources = resources
+        self._codes = DeviceCodes()
         self._asked: dict[tuple[str, ...], deque[int]] = {}
         self._lock = threading.Lock()
 
     def handle(self, request: Request) -> Answer:
+        if request.path == _DEVICE_PAGE:
+            return self._enter_code(request)
         match = _PATH.fullmatch(request.path)
         if match is None:
             return self._refuse(_RefusalError(404, "invalid_request", 90002, "No such address."))
@@ -89,6 +95,8 @@ class LoginService:
                 raise _RefusalError(
                     405, "invalid_request", 900561, "The endpoint only accepts POST requests."
                 )
+            if operation.endswith("devicecode"):
+                return self._device_code(request, name)
             return self._token(request, name, cloud, v2="v2.0" in operation)
         except _RefusalError as refusal:
             return self._refuse(refusal)
@@ -185,6 +193,67 @@ class LoginService:
                         made = _assignment(app, resource, access["id"], stamp(self._clock.now()))
                         tenant.objects["appRoleAssignment"].put(made["id"], made)
 
+    # Device code
+
+    def _device_code(self, request: Request, name: str) -> Answer:
+        """A code to show to somebody who signs in elsewhere."""
+        form = _form(request)
+        tenant = self._tenant(name)
+        client = form.get("client_id", "")
+        if not client:
+            raise _missing("client_id")
+        if client not in device_code.FIRST_PARTY:
+            raise _no_app(client, tenant)
+        wanted = [one for one in form.get("scope", "").split() if "://" in one]
+        resources = {one.rpartition("/")[0] for one in wanted}
+        if len(resources) != 1:
+            raise _RefusalError(
+                400, "invalid_scope", 70011, f"The scope {form.get('scope', '')} is not valid."
+            )
+        (resource,) = resources
+        if resource.lower() not in self._resources():
+            raise _no_resource(resource)
+        scopes = tuple(one.rpartition("/")[2] for one in wanted)
+        asked = self._codes.begin(tenant, client, resource, scopes, self._clock.now())
+        return _json(device_code.shown(asked, f"{_base(request, None)}{_DEVICE_PAGE}"))
+
+    def _enter_code(self, request: Request) -> Answer:
+        """What an administrator who opens the page and enters a code does, at once: sign in and agree.
+
+        `&sim_user=declines` and `&sim_user=member` are two other people.
+        """
+        query = request.query()
+        answer = query.get("sim_user", "administrator")
+        if not self._codes.enter(query.get("user_code", ""), answer, self._clock.now()):
+            return Answer(400, b"That code didn't work. Add it as ?user_code=CODE.", "text/plain")
+        return Answer(200, b"You have signed in. You may now close this window.", "text/plain")
+
+    def _for_device_code(self, tenant: Tenant, form: Form) -> Answer:
+        asked = self._codes.find(form.get("device_code", ""))
+        if asked is None or (asked.tenant.id, asked.client_id) != (tenant.id, form.get("client_id")):
+            raise _RefusalError(400, "bad_verification_code", 70018, "Invalid verification code.")
+        if asked.until <= self._clock.now():
+            raise _RefusalError(400, "expired_token", 70019, "Verification code expired.")
+        if asked.answer == "pending":
+            raise _RefusalError(
+                400,
+                "authorization_pending",
+                70016,
+                "OAuth 2.0 device flow error. Authorization is pending. Continue polling.",
+            )
+        self._codes.spend(asked.device_code)
+        if asked.answer == "declines":
+            raise _RefusalError(400, "access_denied", 65004, "User declined to consent to access the app.")
+        user = device_code.administrator(tenant)
+        if asked.answer != "administrator" or user is None:
+            text = "An administrator of the tenant has set a policy that prevents you from"
+            raise _RefusalError(
+                400, "access_denied", 90094, f"{text} granting the app the permissions it is requesting."
+            )
+        token = self._tokens.issue_to_user(tenant, asked.resource, asked.scopes, asked.client_id, user)
+        scope = " ".join(f"{asked.resource}/{one}" for one in asked.scopes)
+        return _json({**self._grant(token, asked.resource, v2=True), "scope": scope})
+
     # Tokens
 
     def _token(self, request: Request, name: str, cloud: str | None, *, v2: bool) -> Answer:
@@ -193,6 +262,8 @@ class LoginService:
         if cloud not in (None, _cloud(tenant)):
             text = "Confidential Client is not supported in Cross Cloud request."
             raise _RefusalError(400, "invalid_request", 900382 if v2 else 900432, text)
+        if form.get("grant_type") == _DEVICE_CODE and v2:
+            return self._for_device_code(tenant, form)
         self._check_grant(form)
         app = self._authenticate(request, tenant, form)
         resource = self._resource(form, v2=v2)

@@ -16,6 +16,7 @@ from typing import Any
 from counterplay_sim.activity_subscriptions import spans
 from counterplay_sim.blobs import BlobIndex, Line, Span
 from counterplay_sim.clock import NANOSECONDS, Clock, to_ns
+from counterplay_sim.oracle_chains import Attacks, ChainState
 from counterplay_sim.oracle_ledger import LedgerEntry, LedgerMatch, Place, match
 from counterplay_sim.scenario.background import Background, Ids
 from counterplay_sim.scenario.build import Plan, ordinary
@@ -92,35 +93,6 @@ class VictimState:
 
 
 @dataclass(frozen=True, slots=True)
-class ChainState:
-    """How one attack stands: what the attacker still has. All lists name what is left."""
-
-    scenario: str
-    victim: str
-    alert: str | None
-    incident: str | None
-    blocked: bool
-    sessions: tuple[str, ...]
-    rules: tuple[str, ...]
-    grants: tuple[str, ...]
-    service_principals: tuple[str, ...]
-    authentication_methods: tuple[str, ...]
-    devices: tuple[str, ...]
-
-    @property
-    def left(self) -> bool:
-        """Whether the attacker has anything left besides an account that is not blocked."""
-        return bool(
-            self.sessions
-            or self.rules
-            or self.grants
-            or self.service_principals
-            or self.authentication_methods
-            or self.devices
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Recovery:
     """How one fault went: how often it was met, how often what it hit was served later, how long it took.
 
@@ -140,7 +112,8 @@ class Verdict:
     `outcomes` are arrivals that are run records (`run` and `playbook`), `others` whatever else came.
     `effects` are keyed by user principal name; `requests` by `service operation`. `harmless_rules_off`
     names each disabled rule of anybody's that is not malicious: `(user principal name, rule)`. `chains`
-    are the attacks, the first of them also `victim`; `recoveries` the faults that were met.
+    are the attacks, the first of them also `victim`; `collateral` names each thing that was changed without
+    being an attacker's or an account that one of them had; `recoveries` are the faults that were met.
     """
 
     tenant: str
@@ -157,6 +130,7 @@ class Verdict:
     requests: dict[str, int] = field(default_factory=dict)
     most_in_a_minute: dict[str, int] = field(default_factory=dict)
     chains: tuple[ChainState, ...] = ()
+    collateral: tuple[str, ...] = ()
     recoveries: tuple[Recovery, ...] = ()
 
     @property
@@ -334,7 +308,8 @@ def _verdict(store: Store, row: TenantRow, log: BlobIndex, now: int) -> Verdict:
         delay_max=_share(delays, 1.0),
     )
     requests = store.requests(row.id)
-    state = _State(store, row)
+    state, attacks = _State(store, row), Attacks(store, row)
+    changes = list(store.changes(row.id))
     return Verdict(
         tenant=row.id,
         finished=row.finished is not None,
@@ -344,12 +319,13 @@ def _verdict(store: Store, row: TenantRow, log: BlobIndex, now: int) -> Verdict:
         alerts_duplicated=tuple(sorted(key for key, times in sorted_out.alerts.items() if times > 1)),
         outcomes=sorted_out.outcomes,
         others=sorted_out.others,
-        effects=state.effects(store.changes(row.id)),
+        effects=state.effects(changes),
         victim=state.victim(),
         harmless_rules_off=state.harmless_off(),
         requests=_totals(requests),
         most_in_a_minute=_most(requests),
-        chains=tuple(state.chain(chain) for chain in row.doc["truth"]["chains"]),
+        chains=attacks.chains(),
+        collateral=attacks.collateral(changes),
         recoveries=_recoveries(mishaps),
     )
 
@@ -443,10 +419,6 @@ class _State:
         self._users = store.objects(row.id, "user")
         self._sessions = store.objects(row.id, "sessions")
         self._rules = store.objects(row.id, "rules")
-        self._others = {
-            kind: store.objects(row.id, kind)
-            for kind in ("oauth2PermissionGrant", "servicePrincipal", "authenticationMethod", "device")
-        }
 
     def effects(self, changes: Iterable[Change]) -> dict[str, UserEffects]:
         by_user: dict[str, list[tuple[str, str, Doc]]] = {}
@@ -476,34 +448,6 @@ class _State:
                 rule["displayName"]
                 for rule in self._rules[key]
                 if rule["id"] in malicious and rule["isEnabled"]
-            ),
-        )
-
-    def chain(self, truth: Doc) -> ChainState:
-        user = self._users[truth["victim"]]
-        principals = self._others["servicePrincipal"]
-        devices = self._others["device"]
-        live = {session["id"] for session in self._sessions[truth["victim"]]}
-        on = {rule["id"] for rule in self._rules[truth["victim"]] if rule["isEnabled"]}
-        return ChainState(
-            scenario=truth["scenario"],
-            victim=user["userPrincipalName"],
-            alert=truth["alert"],
-            incident=truth["incident"],
-            blocked=not user["accountEnabled"],
-            sessions=tuple(key for key in truth["sessions"] if key in live),
-            rules=tuple(key for key in truth["malicious_rules"] if key in on),
-            grants=tuple(key for key in truth["grants"] if key in self._others["oauth2PermissionGrant"]),
-            service_principals=tuple(
-                key
-                for key in truth["service_principals"]
-                if key in principals and principals[key]["accountEnabled"]
-            ),
-            authentication_methods=tuple(
-                key for key in truth["authentication_methods"] if key in self._others["authenticationMethod"]
-            ),
-            devices=tuple(
-                key for key in truth["devices"] if key in devices and devices[key]["accountEnabled"]
             ),
         )
 

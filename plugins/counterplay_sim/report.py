@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from counterplay_sim.oracle import ChainState, EventsVerdict, Verdict
+from counterplay_sim.oracle import EventsVerdict, Verdict
+from counterplay_sim.oracle_chains import ChainState
 
 
 def lines(verdict: Verdict) -> list[str]:
@@ -93,13 +94,23 @@ def _chain(chain: ChainState) -> str:
         "sessions": chain.sessions,
         "rules": chain.rules,
         "consents": chain.grants,
+        "permissions": chain.app_roles,
         "applications": chain.service_principals,
         "sign-in methods": chain.authentication_methods,
         "devices": chain.devices,
+        "machines": chain.machines,
     }
-    held = ", ".join(f"{len(keys)} {what}" for what, keys in left.items() if keys) or "nothing"
-    access = "blocked" if chain.blocked else "not blocked"
-    return f"Attack {chain.scenario} on {chain.victim}: {access}; the attacker still has {held}"
+    counted = [f"{len(keys)} {what}" for what, keys in left.items() if keys]
+    held = ", ".join((["the password"] if chain.password else []) + counted) or "nothing"
+    said = [
+        "blocked" if chain.blocked else "not blocked",
+        f"the attacker still has {held}",
+    ]
+    if chain.forwarding:
+        said.append(f"the mailbox forwards to {chain.forwarding}, which Graph cannot end")
+    if chain.evidence_lost:
+        said.append(f"evidence is gone: {', '.join(chain.evidence_lost)}")
+    return f"Attack {chain.scenario} on {chain.victim}: {'; '.join(said)}"
 
 
 def full(verdict: Verdict) -> list[str]:
@@ -126,6 +137,7 @@ def full(verdict: Verdict) -> list[str]:
             f" {victim.sessions} live sessions, malicious rules on: {rules}"
         )
     said += [_chain(chain) for chain in verdict.chains]
+    said += [f"Changed without being part of an attack: {one}" for one in verdict.collateral]
     for recovery in verdict.recoveries:
         after = f", after at most {recovery.longest:,.1f} s" if recovery.longest is not None else ""
         said.append(f"Fault {recovery.fault}: met {recovery.met:,}, over {recovery.recovered:,}{after}")

@@ -43,6 +43,7 @@ GRANTS = {
         "User.EnableDisableAccount.All",
         "User.Read.All",
         "User.RevokeSessions.All",
+        "UserAuthenticationMethod.ReadWrite.All",
     ],
     "activity": ["ActivityFeed.Read", "ActivityFeed.ReadDlp"],
 }
@@ -228,6 +229,10 @@ class Tenant:
         """Append to the write journal: which app changed what of whom (`user` is empty when of nobody)."""
         at = stamp(self.clock.now(), 6)
         self._store.add_change(self.id, Change(at, app, action, user, target, before, dict(after), request))
+
+    def changes(self) -> list[Change]:
+        """The write journal, in order."""
+        return self._store.changes(self.id)
 
     def events(self) -> dict[str, bytes]:
         """Every audit event that can be listed by now, by `Id`, as it is served."""

@@ -37,25 +37,48 @@ class Tokens:
 
     def issue(self, tenant: Tenant, audience: str, roles: list[str], app: App | None = None) -> str:
         """A token for an audience with these permissions; to the tenant's own app if none is named."""
-        now = self._clock.now_ns() // NANOSECONDS
         client = app.client_id if app else tenant.client_id
         principal = app.principal if app else str(uuid.uuid5(uuid.UUID(tenant.id), client))
+        return self._signed(
+            tenant,
+            audience,
+            appid=client,
+            appidacr="2" if app and app.proved_by == "certificate" else "1",
+            idtyp="app",
+            oid=principal,
+            sub=principal,
+            **({"roles": roles} if roles else {}),
+        )
+
+    def issue_to_user(
+        self, tenant: Tenant, audience: str, scopes: tuple[str, ...], client: str, user: Mapping[str, Any]
+    ) -> str:
+        """A token for a client that acts for a person who signed in."""
+        return self._signed(
+            tenant,
+            audience,
+            appid=client,
+            appidacr="0",
+            idtyp="user",
+            oid=user["id"],
+            sub=user["id"],
+            scp=" ".join(scopes),
+            upn=user["userPrincipalName"],
+        )
+
+    def _signed(self, tenant: Tenant, audience: str, **about: Any) -> str:
+        now = self._clock.now_ns() // NANOSECONDS
         claims = {
             "aud": audience,
             "iss": f"https://sts.windows.net/{tenant.id}/",
             "iat": now,
             "nbf": now,
             "exp": now + LIFETIME + 1,
-            "appid": client,
-            "appidacr": "2" if app and app.proved_by == "certificate" else "1",
             "idp": f"https://sts.windows.net/{tenant.id}/",
-            "idtyp": "app",
-            "oid": principal,
-            "sub": principal,
             "tid": tenant.id,
             "uti": base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode(),
             "ver": "1.0",
-            **({"roles": roles} if roles else {}),
+            **about,
         }
         signed = _encode({"typ": "JWT", "alg": "HS256", "kid": "simulated"}) + b"." + _encode(claims)
         return (signed + b"." + self._signature(signed)).decode()

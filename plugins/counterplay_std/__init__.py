@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from counterplay import Module, hookimpl
 from counterplay_std.approval import Approval
+from counterplay_std.gaps import Gaps
 from counterplay_std.http import Http
 from counterplay_std.jsonl import Jsonl
 from counterplay_std.manual import Manual
@@ -16,4 +17,4 @@ from counterplay_std.wait import Wait
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:
     """The modules of this plugin."""
-    return [Approval, Http, Jsonl, Manual, Pick, RunPlaybook, StopRun, Wait]
+    return [Approval, Gaps, Http, Jsonl, Manual, Pick, RunPlaybook, StopRun, Wait]

@@ -6,7 +6,7 @@ import pytest
 
 from counterplay_sim.testing import Simulator
 
-FORWARD = ("run", "graph-alerts-to-intake", "--once")
+FORWARD = ("run", "alerts-to-intake", "--once")
 GUID = (
     "'contoso.com' is not written as it has to be; the Directory (tenant) ID of the app registration, a GUID."
     " A domain name does not do: the audit feed takes the GUID only, for instance "

@@ -7,7 +7,7 @@ import pytest
 
 from counterplay_sim.testing import Simulator
 
-FORWARD = ("run", "graph-alerts-to-intake", "--once", "--json")
+FORWARD = ("run", "alerts-to-intake", "--once", "--json")
 
 
 def everything_arrived(tenant: Simulator) -> bool:
@@ -47,7 +47,7 @@ def test_a_refused_key_blocks_the_playbook_until_it_is_right(
 
     assert said.code == 3
     assert said.data["notices"] == [
-        f"graph-alerts-to-intake: blocked: {place} answered {status}: the intake key is refused; check "
+        f"alerts-to-intake: blocked: {place} answered {status}: the intake key is refused; check "
         "`intake_key`; its events are held back"
     ]
     assert "delivered" not in said.data["figures"]
@@ -61,14 +61,14 @@ def test_a_wrong_key_is_told_the_same_way(desk: Any, tenant: Simulator, connect:
     wrong = "wrong-key-of-the-intake-0815"
     connect(tenant, intake_key=wrong)
 
-    said = desk.playbook("run", "graph-alerts-to-intake", "--once")
+    said = desk.playbook("run", "alerts-to-intake", "--once")
     connect(tenant)
     good = desk.playbook(*FORWARD)
 
     assert said.code == 3
-    assert said.out.splitlines()[0].startswith("graph-alerts-to-intake: waiting or blocked in ")
+    assert said.out.splitlines()[0].startswith("alerts-to-intake: waiting or blocked in ")
     assert said.out.splitlines()[-1] == (
-        f"  ! graph-alerts-to-intake: blocked: {place} answered 403: the intake key is refused; check "
+        f"  ! alerts-to-intake: blocked: {place} answered 403: the intake key is refused; check "
         "`intake_key`; its events are held back"
     )
     assert good.code == 0
@@ -109,7 +109,7 @@ def test_a_record_that_is_refused_alone_becomes_a_dead_letter(
     assert not verdict.alerts_duplicated
     [notice] = said.data["notices"]
     assert notice.endswith(
-        " 0: a record of graph-alerts-to-intake could not be delivered and is kept as a dead letter: "
+        " 0: a record of alerts-to-intake could not be delivered and is kept as a dead letter: "
         f"{place} answered {status}"
     )
     assert (again.code, again.data["figures"].get("delivered", 0)) == (0, 0)
@@ -152,7 +152,7 @@ def test_html_instead_of_receipts_is_no_delivery(
 
     assert said.code == 0
     assert said.err.startswith(
-        f"graph-alerts-to-intake: waiting: {place} answered 200 with something that is not JSON ("
+        f"alerts-to-intake: waiting: {place} answered 200 with something that is not JSON ("
     )
     assert said.err.endswith("); its events are held back\n")
     assert everything_arrived(tenant)

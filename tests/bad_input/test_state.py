@@ -25,7 +25,7 @@ sinks:
   - uses: std.jsonl
     with: {path: out.jsonl}
 """
-FORWARD = ("run", "graph-alerts-to-intake", "--once")
+FORWARD = ("run", "alerts-to-intake", "--once")
 
 
 def greeted(desk: Any) -> Any:

@@ -206,10 +206,16 @@ connections:
     ]
 
 
-def test_what_is_not_enforced_is_not_accepted_in_silence(host: PluginHost, folder: Path) -> None:
-    """A key that this version would ignore is refused, with what to do."""
-    assert findings(host, folder, "internal: {domains: [contoso.com]}\n") == [
-        "counterplay.yaml:1:1: this version does not use `internal`; remove `internal`"
+def test_what_is_inside_is_domains_and_networks(host: PluginHost, folder: Path) -> None:
+    """Both are lists of what they are called after; an address is no domain."""
+    right = "internal: {domains: [contoso.com], networks: [203.0.113.0/24, '2001:db8::/32']}\n"
+
+    assert workspace(host, folder, right).internal["networks"] == ["203.0.113.0/24", "2001:db8::/32"]
+    assert [one.partition(": ")[0] for one in findings(host, folder, "internal: {domains: [a@b.com]}\n")] == [
+        "counterplay.yaml:1:22"
+    ]
+    assert findings(host, folder, "internal: {domain: [contoso.com]}\n") == [
+        "counterplay.yaml:1:12: 'domain' is not known here; did you mean 'domains'?"
     ]
 
 

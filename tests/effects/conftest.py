@@ -21,7 +21,7 @@ from counterplay.runtime.session import Ended, Session, Task
 from counterplay.store.database import Database, open_database
 from counterplay.store.runs import RunStore, StoredEffect, StoredRun
 from counterplay.workspace import Workspace
-from counterplay_sim.digest import digest
+from counterplay_sim.digest import digest, state
 from counterplay_sim.faults import Fault, FaultPlan
 from counterplay_sim.testing import Simulator, close_all
 
@@ -126,6 +126,10 @@ class Bench:
 
     def digest(self) -> str:
         return digest(self.simulator.state_dir)
+
+    def state(self) -> dict[str, Any]:
+        """The objects that `digest` is made of."""
+        return state(self.simulator.state_dir)
 
     def user(self, number: int = 2) -> dict[str, Any]:
         """An account of the tenant that an app may change: no administrator's, not synced."""

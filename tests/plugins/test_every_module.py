@@ -134,11 +134,22 @@ def test_effects_can_be_settled(info: ModuleInfo) -> None:
 
 @every
 def test_permissions_are_complete(info: ModuleInfo) -> None:
-    """Each says for what it is needed, and belongs to a module with a connection."""
+    """Each says for what it is needed, and belongs to a connection or to a module with one."""
     for need in info.permissions:
         assert set(need) == {"resource", "any", "for"}
         assert need["any"]
-        assert info.cls.connection is not None
+        assert info.cls.connection is not None or info.kind == "connection"
+
+
+@every
+def test_roles_are_complete(info: ModuleInfo) -> None:
+    """Each names roles that doctor knows, and says for what and whether always."""
+    from counterplay_m365.own_roles import ROLES
+
+    for need in info.roles:
+        assert set(need) == {"any", "for", "always"}
+        assert need["any"]
+        assert info.cls.connection != "m365.tenant" or set(need["any"]) <= set(ROLES)
 
 
 @every

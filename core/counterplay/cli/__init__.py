@@ -18,6 +18,7 @@ _COMMANDS = {
     "up": ("counterplay.cli.up:up", "Run all enabled playbooks of the workspace as a service."),
     "plan": ("counterplay.cli.plan:plan", "Show what a run would read, change and deliver; send nothing."),
     "check": ("counterplay.cli.check:check", "Say everything that is wrong with playbooks, before they run."),
+    "test": ("counterplay.cli.test:test", "Try what playbooks do in given circumstances, offline."),
     "list": ("counterplay.cli.list:list_playbooks", "List the playbooks that can be run."),
     "show": ("counterplay.cli.show:show", "Show what a playbook does, step by step."),
     "ledger": (
@@ -34,6 +35,7 @@ _COMMANDS = {
     "deny": ("counterplay.cli.approvals:deny", "Deny what a run asks."),
     "audit": ("counterplay.cli.audit:audit", "Check or export the log of everything that was done."),
     "evidence": ("counterplay.cli.evidence:evidence", "Write one archive about one run, or check one."),
+    "record": ("counterplay.cli.record:record", "Write a test that repeats a run, without names."),
     "undo": ("counterplay.cli.undo:undo", "Take back what a run did."),
     "store": ("counterplay.cli.store:store", "Show what the store holds; delete what is old."),
     "workers": ("counterplay.cli.workers:workers", "List the workers that share the store."),

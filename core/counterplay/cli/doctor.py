@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,9 +15,12 @@ from counterplay.errors import ConfigError, CounterplayError
 if TYPE_CHECKING:
     from counterplay.events import Diagnosis, Need
     from counterplay.language import Playbook, Use
+    from counterplay.plugins import ModuleInfo
     from counterplay.runtime.opening import Opener
     from counterplay.workspace import Workspace
 
+INTERNAL = "internal"
+"""What a need is called that no module has: to be told which domains are inside."""
 _WORDS = {True: "ok", False: "REFUSED", None: "not known"}
 
 
@@ -133,7 +136,6 @@ def _patients(
     workspace: Workspace, playbooks: Sequence[tuple[Playbook, Mapping[str, str]]]
 ) -> list[_Patient]:
     """Every connection that the playbooks use, with what they need of it."""
-    from counterplay.events import Need
     from counterplay.language import Labels, connection_of, with_defaults
 
     found: dict[tuple[str, str], _Patient] = {}
@@ -151,11 +153,27 @@ def _patients(
             )
             for name in names:
                 patient = found.setdefault((name, kind), _Patient(name, kind))
-                arguments = with_defaults(info.schema, use.arguments)
-                need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
+                need = info.need(with_defaults(info.schema, use.arguments))
                 patient.needs.setdefault(use.uses, need)
                 patient.users.setdefault(use.uses, set()).add(playbook.name)
+                if use is playbook.trigger and _asks_for_domains(workspace, playbook, info):
+                    patient.needs.setdefault(INTERNAL, _domains_need(workspace, kind))
+                    patient.users.setdefault(INTERNAL, set()).add(playbook.name)
     return list(found.values())
+
+
+def _asks_for_domains(workspace: Workspace, playbook: Playbook, trigger: ModuleInfo) -> bool:
+    """Whether a playbook wants to know what is inside, and its trigger's connection has to say it."""
+    from counterplay.runtime.internal import knows_domains
+
+    if not playbook.asks_internal or workspace.internal.get("domains") is not None:
+        return False
+    kind = trigger.cls.connection
+    return kind is not None and knows_domains(workspace.host.module(kind).cls)
+
+
+def _domains_need(workspace: Workspace, kind: str) -> Need:
+    return replace(workspace.host.module(kind).need({}), uses=INTERNAL)
 
 
 def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list[Need]:
@@ -163,7 +181,6 @@ def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list
 
     ConfigError: there is no such playbook. PlaybookError: one is wrong.
     """
-    from counterplay.events import Need
     from counterplay.language import PlaybookSet, load, with_defaults
 
     found: dict[str, Need] = {}
@@ -176,9 +193,9 @@ def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list
         for use in _uses(loaded):
             info = workspace.host.module(use.uses)
             if info.cls.connection == kind:
-                arguments = with_defaults(info.schema, use.arguments)
-                need = Need(use.uses, arguments, tuple(info.permissions), tuple(info.licences))
-                found.setdefault(use.uses, need)
+                found.setdefault(use.uses, info.need(with_defaults(info.schema, use.arguments)))
+                if use is loaded.trigger and _asks_for_domains(workspace, loaded, info):
+                    found.setdefault(INTERNAL, _domains_need(workspace, kind))
     return list(found.values())
 
 

@@ -29,6 +29,7 @@ class _Account(click.Group):
         return super().resolve_command(context, arguments)
 
 
+_RARE = ("condition_errors", "runs", "suppressed", "known")  # columns that are shown when they hold something
 _FEED = click.argument("feed", required=False)
 
 
@@ -59,9 +60,10 @@ def account(feed: str | None, as_json: bool) -> None:
         print_json([{**asdict(row), "balanced": row.balanced} for row in rows])
     else:
         names = ["units", "acknowledged", "waiting", "quarantined", "lost", "events", "delivered"]
-        names += ["duplicates", "filtered", "dead"]
+        names += ["duplicates", "filtered", "dropped", "dead"]
+        names += [name for name in _RARE if any(getattr(row, name) for row in rows)]
         print_table(
-            ["FEED", "PLAYBOOK", "HOUR", *(name.upper() for name in names)],
+            ["FEED", "PLAYBOOK", "HOUR", *(name.upper().replace("_", " ") for name in names)],
             [
                 [row.feed, row.playbook, row.hour, *(f"{getattr(row, name):,}" for name in names)]
                 for row in rows

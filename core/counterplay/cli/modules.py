@@ -73,6 +73,9 @@ def _explain(info: ModuleInfo) -> None:
             f"  {need['resource']}: {' or '.join(need['any'])}"
             + (f" ({need['for']})" if need.get("for") else "")
         )
+    for need in info.roles:
+        named = " or ".join(need["any"])
+        click.echo(f"  a role of the identity itself: {named} (for {need['for']})")
     for title, text in _promises(info):
         click.echo(f"\n{title}: {text}")
 

@@ -4,6 +4,7 @@
   default serializer anybody who can write a row could run code in every reader.
 * The executor id is new for each launch, so that a start never "recovers" a run that is under way.
 * The application version is pinned: the default hashes source code and strands runs after an upgrade.
+* Its connections write in turn with our own (`connections`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import dbos._serialization as dbos_serialization
+import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, Serializer, SetWorkflowID
 from dbos._error import DBOSBaseException, DBOSException
+from sqlalchemy.engine import make_url
 
+from counterplay.engine.connections import LAZY_COMMITS, sqlite_engine
 from counterplay.engine.port import EngineInterrupt, ReplayedFailure, SegmentBody, SegmentStatus
+from counterplay.store.turns import Turns
 
 #: Raised only when the interpreter records other steps for the same playbook than before.
 INTERPRETER_VERSION = "counterplay-segments-1"
@@ -90,7 +95,9 @@ def _segment(name: str) -> None:
 class DbosEngine:
     """DBOS on the store's own database. One in a process, because DBOS is a singleton."""
 
-    def __init__(self, database_url: str, threads: int) -> None:
+    def __init__(self, database_url: str, threads: int, turns: Turns | None = None) -> None:
+        """`turns` are those of the store, where both write to one SQLite file."""
+        self._own: sa.Engine | None = None
         self._config: DBOSConfig = {
             "name": "counterplay",
             "system_database_url": database_url,
@@ -103,6 +110,11 @@ class DbosEngine:
             "max_executor_threads": threads,
             "log_level": "ERROR",
         }
+        if make_url(database_url).get_backend_name() == "sqlite":
+            self._own = sqlite_engine(database_url, POOL_SIZE, turns)
+            self._config["system_database_engine"] = self._own
+        else:
+            self._config["db_engine_kwargs"] = {"connect_args": LAZY_COMMITS}
 
     def launch(self, body: SegmentBody) -> None:
         global _body
@@ -145,6 +157,8 @@ class DbosEngine:
     def close(self) -> None:
         global _body
         DBOS.destroy(workflow_completion_timeout_sec=0)
+        if self._own is not None:
+            self._own.dispose()
         _body = None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from counterplay.events import JsonObject
@@ -19,9 +20,11 @@ from counterplay.language.model import (
     Step,
     TriggerUse,
     Use,
+    names_internal,
 )
 from counterplay.plugins import PluginHost
 
+Part = TypeVar("Part", Condition, Template)
 _BY_HOST: WeakKeyDictionary[PluginHost, Expressions] = WeakKeyDictionary()
 
 
@@ -97,10 +100,11 @@ class _Builder:
         self.host = host
         self.expressions = expressions_of(host)
         self.ids = step_ids(document)
+        self.asks_internal = False
 
     def playbook(self) -> Playbook:
         document = self.document
-        return Playbook(
+        found = Playbook(
             document["name"],
             document.get("description") or "",
             document.get("inputs") or {},
@@ -112,6 +116,7 @@ class _Builder:
             tuple(self.use(sink) for sink in document.get("sinks") or ()),
             document,
         )
+        return replace(found, asks_internal=self.asks_internal)
 
     def trigger(self, document: JsonObject) -> TriggerUse:
         use = self.use(document)
@@ -125,7 +130,7 @@ class _Builder:
             self.host.module(document["uses"]).kind,
             _connection(document.get("connection")),
             arguments,
-            self.expressions.template(arguments),
+            self.template(arguments),
         )
 
     def steps(self, documents: Iterable[JsonObject] | None) -> tuple[Step, ...]:
@@ -151,15 +156,22 @@ class _Builder:
         )
 
     def condition(self, source: str | None) -> Condition | None:
-        return self.expressions.condition(source) if source is not None else None
+        return self.noted(self.expressions.condition(source)) if source is not None else None
 
     def for_each(self, source: str | None) -> Template | None:
-        return self.expressions.value(source, "for_each") if source is not None else None
+        return self.noted(self.expressions.value(source, "for_each")) if source is not None else None
+
+    def template(self, value: Any, where: str = "with") -> Template:
+        return self.noted(self.expressions.template(value, where))
+
+    def noted(self, part: Part) -> Part:
+        self.asks_internal = self.asks_internal or names_internal(part)
+        return part
 
     def once_per(self, document: JsonObject | None) -> OncePer | None:
         if document is None:
             return None
-        key = self.expressions.template(document["key"], "once_per.key")
+        key = self.template(document["key"], "once_per.key")
         return OncePer(key, parse_duration(document["window"]))
 
 

@@ -32,8 +32,8 @@ _PLACES: dict[Kind, str] = {
     "sink": "under `sinks:`",
     "connection": "in counterplay.yaml, and is named by `connection:`",
 }
-_EVENT_ONLY = frozenset(("event", "meta", "inputs"))
-_IN_STEPS = frozenset(("event", "meta", "inputs", "steps", "run"))
+_EVENT_ONLY = frozenset(("event", "meta", "inputs", "internal"))
+_IN_STEPS = frozenset(("event", "meta", "inputs", "internal", "steps", "run"))
 
 
 def check(document: Document, host: PluginHost, catalogue: ConnectionCatalogue | None) -> list[Finding]:
@@ -87,7 +87,8 @@ class _Checker:
     def playbook(self) -> None:
         self.input_schemas()
         early = StepScope(frozenset(("inputs",)), self.inputs, "the trigger begins before there is an event")
-        filters = StepScope(_EVENT_ONLY, self.inputs, "filters see the event alone: event, meta and inputs")
+        why = "filters see the event alone: event, meta, inputs and internal"
+        filters = StepScope(_EVENT_ONLY, self.inputs, why)
         self.check_trigger(early)
         self.condition(("filter",), self.data.get("filter"), filters)
         if "once_per" in self.data:

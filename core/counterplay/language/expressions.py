@@ -52,8 +52,8 @@ _TRUE, _FALSE = Truth(True), Truth(False)
 class Condition:
     """A bare expression that is asked for yes or no.
 
-    `evaluate(scope)` never raises. The scope holds `event`, `meta`, `inputs`, `steps`, `item`,
-    `error`, `run` as far as they exist there.
+    `evaluate(scope)` never raises. The scope holds `event`, `meta`, `inputs`, `internal`, `steps`,
+    `item`, `error`, `run` as far as they exist there.
     """
 
     source: str
@@ -69,6 +69,7 @@ class Template:
     source: Any
     where: str
     _render: Callable[[Scope], Any] = field(repr=False, compare=False)
+    references: tuple[Reference, ...] = ()
 
     def render(self, scope: Scope) -> Any:
         """The arguments of this scope, a copy that the caller may change.
@@ -110,12 +111,15 @@ class Expressions:
 
     def template(self, value: Any, where: str = "with", engine: Engine = "compiled") -> Template:
         """Compile arguments; `where` is how errors name their root. Raises as `condition` does."""
-        return Template(value, where, self._renderer(value, where, engine))
+        references: list[Reference] = []
+        render = self._renderer(value, where, engine, references)
+        return Template(value, where, render, tuple(references))
 
     def value(self, source: str, where: str, engine: Engine = "compiled") -> Template:
         """Compile a bare expression for its value (`for_each`). Raises as `condition` does."""
         expression = _Expression(parse(source, self._strict, self._names), self._strict, engine)
-        return Template(source, where, lambda scope: expression.value(scope, where))
+        references = expression.parsed.references
+        return Template(source, where, lambda scope: expression.value(scope, where), references)
 
     def text(self, text: str, engine: Engine = "compiled") -> TextTemplate:
         """Compile one text with `{{ }}` in it."""
@@ -153,15 +157,24 @@ class Expressions:
 
         return Condition(parsed.source, evaluate, parsed.references, "sandbox")
 
-    def _renderer(self, value: Any, where: str, engine: Engine) -> Callable[[Scope], Any]:
+    def _renderer(
+        self, value: Any, where: str, engine: Engine, references: list[Reference]
+    ) -> Callable[[Scope], Any]:
+        """What renders a value; what its expressions name is added to `references`."""
         if isinstance(value, str) and is_template(value):
             text = self.text(value, engine)
+            references += text.references
             return lambda scope: text.render(scope, where)
         if isinstance(value, Mapping):
-            members = {key: self._renderer(part, f"{where}.{key}", engine) for key, part in value.items()}
+            members = {
+                key: self._renderer(part, f"{where}.{key}", engine, references) for key, part in value.items()
+            }
             return lambda scope: {key: render(scope) for key, render in members.items()}
         if isinstance(value, (list, tuple)):
-            elements = [self._renderer(part, f"{where}[{place}]", engine) for place, part in enumerate(value)]
+            elements = [
+                self._renderer(part, f"{where}[{place}]", engine, references)
+                for place, part in enumerate(value)
+            ]
             return lambda scope: [render(scope) for render in elements]
         return lambda scope: value
 

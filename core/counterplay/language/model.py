@@ -100,6 +100,15 @@ class Playbook:
     finally_steps: tuple[Step, ...]
     sinks: tuple[Use, ...]
     document: JsonObject = field(repr=False)
+    asks_internal: bool = False
+    """Whether any of its expressions names `internal`."""
+
+    @property
+    def selects_by_internal(self) -> bool:
+        """Whether what lets an event through, or tells its runs apart, names `internal`."""
+        return names_internal(self.filter) or (
+            self.once_per is not None and names_internal(self.once_per.key)
+        )
 
     @property
     def batch_steps(self) -> tuple[Step, ...]:
@@ -150,6 +159,11 @@ class PlaybookSet:
     connections: Mapping[str, str]
     once: bool
     document: JsonObject = field(repr=False)
+
+
+def names_internal(part: Condition | Template | None) -> bool:
+    """Whether an expression asks what is inside."""
+    return part is not None and any(one.path[0] == "internal" for one in part.references)
 
 
 def is_batch_step(step: Step) -> bool:

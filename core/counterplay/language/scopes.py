@@ -10,6 +10,7 @@ from counterplay.language.findings import did_you_mean
 from counterplay.language.syntax import Reference
 
 _STEP_MEMBERS = ("result", "status")
+_INTERNAL_MEMBERS = ("domains", "networks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class StepScope:
             yield (
                 f"there is no input {rest[0]!r}",
                 did_you_mean(str(rest[0]), self.inputs, f"declare it under `inputs:` (declared: {known})"),
+            )
+        elif rest and root == "internal" and rest[0] not in _INTERNAL_MEMBERS:
+            yield (
+                f"`internal` has no {str(rest[0])!r}",
+                did_you_mean(str(rest[0]), _INTERNAL_MEMBERS, f"it has {', '.join(_INTERNAL_MEMBERS)}"),
             )
         elif rest and root == "steps":
             yield from self._step_problems(reference)

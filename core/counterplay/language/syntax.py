@@ -23,7 +23,7 @@ MAX_NODES = 1_000
 MAX_DEPTH = 60
 """How deep the parts of an expression nest."""
 
-SCOPE = ("event", "meta", "inputs", "steps", "item", "error", "run")
+SCOPE = ("event", "meta", "inputs", "internal", "steps", "item", "error", "run")
 FUNCTIONS = ("any", "all")
 # fmt: off
 TESTS = frozenset((

@@ -129,8 +129,7 @@ class EffectRunner:
             given = terms.check(action, context, before)
             if given is not None and not (given.status == "paused" and context.consent is not None):
                 return given
-        with self._guards.one_at_a_time, self._runs.database.alone("guards"):
-            verdict = self._guards.verdict(intent, context)
+        with self._guards.asked(intent, context) as verdict:
             if verdict is not None and verdict.ask and context.consent is not None:
                 verdict = None  # somebody agreed
             if verdict is not None and verdict.ask:

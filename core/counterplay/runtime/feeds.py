@@ -29,18 +29,15 @@ from counterplay.events import PushAnswer, PushRequest
 from counterplay.modules import Context, FeedTrigger, PollTrigger, PushTrigger, Trigger
 from counterplay.runtime import windows
 from counterplay.runtime.figures import Figures
+from counterplay.runtime.listing import Listing
 from counterplay.runtime.pipeline import Pipeline, Shared
 from counterplay.runtime.subscribers import Subscriber
 from counterplay.store.feeds import FeedKey, FeedStore, Subscription
 from counterplay.store.runs import RunStore
 
-PREPARE_EVERY = 15 * 60.0
 UNAVAILABLE_FOR = 24 * 3600.0
 """Seconds until a source that is not offered here (a licence is missing) is asked again."""
-HOT_EVERY = 60.0
-"""Windows that may still gain units, but for the newest, are listed again this often."""
-KEYS_KEPT = timedelta(days=8)
-"""Ids of events are remembered this long after their unit became available, or a day over retention."""
+_CLAMPED = timedelta(hours=1)  # a look-back that is cut by less is within the margins
 _LONGEST_DELAY = 60.0
 _PAGES_AHEAD = 8
 STAND_BY = 2.0
@@ -90,16 +87,13 @@ class Feed:
         self._once = once
         self._shared = shared or Shared()
         self._worker = worker
-        self._look_back = {one.name: look_back or trigger.look_back for one in subscribers}
-        self._prepared = 0.0
+        self._look_back = {one.name: look_back for one in subscribers}
         self._unavailable_until = 0.0
-        self._purged = 0.0
         self._failures = 0
-        self._closed: set[windows.Window] = set()
-        self._listed: dict[windows.Window, float] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._epoch: int | None = None
         self._pipeline: Pipeline | None = None
+        self._listing: Listing | None = None
 
     @property
     def label(self) -> str:
@@ -121,7 +115,7 @@ class Feed:
     ) -> None:
         """Another playbook subscribes, before the feed is opened; the shortest interval wins."""
         self.subscribers.append(subscriber)
-        self._look_back[subscriber.name] = look_back or self.trigger.look_back
+        self._look_back[subscriber.name] = look_back
         self._interval = min(self._interval, poll_interval.total_seconds())
 
     def open(self) -> list[Feed]:
@@ -137,9 +131,12 @@ class Feed:
         shared = not isinstance(self.trigger, PollTrigger)
         opened: dict[int, Feed] = {}
         for subscriber in self.subscribers:
-            since = moment - self._look_back[subscriber.name]
-            since = since if edge is None else max(since, edge + timedelta(minutes=1))
+            asked = self._look_back[subscriber.name]
+            wanted = moment - (asked or self.trigger.look_back)
+            since = wanted if edge is None else max(wanted, edge + timedelta(minutes=1))
             subscription = self._store.subscribe(self.key, subscriber.name, since, shared=shared)
+            if subscription.new and asked and since - wanted > _CLAMPED:
+                self._clamped(subscription, wanted)
             feed = opened.get(subscription.feed_id)
             if feed is None:
                 feed = opened[subscription.feed_id] = self._sibling() if opened else self
@@ -161,7 +158,18 @@ class Feed:
                 self._subscriptions[name] = self._store.subscribe(self.key, name, known.since)
         self._epoch = epoch
         self._pipeline = self._made_pipeline(epoch)
+        self._listing = self._made_listing()
         return True
+
+    def _clamped(self, subscription: Subscription, wanted: datetime) -> None:
+        """The subscriber asked for more than the source can still list."""
+        cause = "the look-back reaches further than the source can list"
+        found = self._store.record_gap(
+            subscription.feed_id, subscription.playbook, wanted, subscription.since, cause
+        )
+        self._figures.add("gaps", found.new)
+        self._figures.add("gap_seconds", found.seconds)
+        self._figures.notice(f"{self.label} clamp", f"{subscription.playbook}: {cause}; recorded as a gap")
 
     def _sibling(self) -> Feed:
         return Feed(
@@ -198,12 +206,25 @@ class Feed:
             epoch=epoch,
         )
 
+    def _made_listing(self) -> Listing | None:
+        if not isinstance(self.trigger, FeedTrigger):
+            return None
+        return Listing(
+            self.trigger,
+            self.context,
+            self._subscriptions,
+            label=self.label,
+            store=self._store,
+            figures=self._figures,
+            stop=self._stop,
+            once=self._once,
+            found=self.pipeline.nudge,
+        )
+
     @property
     def marks(self) -> dict[str, datetime]:
         """The low-water mark of each playbook; none for a source without windows."""
-        if not isinstance(self.trigger, FeedTrigger):
-            return {}
-        return {name: one.mark for name, one in self._subscriptions.items()}
+        return {} if self._listing is None else self._listing.marks
 
     @property
     def held(self) -> bool:
@@ -238,7 +259,8 @@ class Feed:
                 self.pipeline.nudge()
                 if self._once and listed and self._drained():
                     break
-                self._advance()
+                if self._listing is not None:
+                    self._listing.advance()
                 self._rest(began, listed)
         except InterruptedWork:
             pass
@@ -270,7 +292,8 @@ class Feed:
         self.pipeline.close()
         self.failure = self.failure or self.pipeline.failure
         try:
-            self._advance()
+            if self._listing is not None:
+                self._listing.close()
         except CounterplayError as error:
             self.failure = self.failure or error
         self.done = True
@@ -292,7 +315,7 @@ class Feed:
         except (InterruptedWork, StateError):
             raise
         except RetryableError as error:
-            self._failed(f"{error}; trying again")
+            self._failed(str(error), "; trying again")
             return False
         except Exception as error:
             failure = as_work_error(error, f"the trigger {self.key.trigger}")
@@ -305,11 +328,12 @@ class Feed:
             self._figures.notice(self.label, None)
         return True
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, text: str, what_now: str = "") -> None:
         self._failures += 1
-        self._prepared = 0.0  # it may be that the source is no longer ready
+        if self._listing is not None:
+            self._listing.failed(text)
         self._figures.add("listing_failures")
-        self._figures.notice(self.label, text)
+        self._figures.notice(self.label, f"{text}{what_now}")
 
     def _drained(self) -> bool:
         """Wait until everything that is listed is accounted for. False: the process is to stop."""
@@ -340,9 +364,7 @@ class Feed:
 
     def _floor(self) -> datetime | None:
         """Windows that begin before this are accounted for, by every subscriber."""
-        if not isinstance(self.trigger, FeedTrigger):
-            return None
-        return min(one.mark for one in self._subscriptions.values()) - self.trigger.tile
+        return None if self._listing is None else self._listing.floor
 
     # --- listing -------------------------------------------------------------------------------
 
@@ -362,81 +384,10 @@ class Feed:
         self._figures.notice(about, None)
 
     def _list_source(self) -> None:
-        if isinstance(self.trigger, FeedTrigger):
-            if not self._prepared or time.monotonic() - self._prepared > PREPARE_EVERY:
-                self.trigger.prepare(self.context)
-                self._prepared = time.monotonic()
-            self._list_windows(self.trigger)
+        if self._listing is not None:
+            self._listing.round()
         elif isinstance(self.trigger, PollTrigger):
             self._poll(self.trigger)
-
-    def _list_windows(self, trigger: FeedTrigger) -> None:
-        moment = now().replace(microsecond=0)
-        self._give_up_unreadable(trigger, moment)
-        marks = [one.mark for one in self._subscriptions.values()]
-        for window in windows.tiles(min(marks), moment, trigger.tile):
-            newest = window.end >= moment
-            last = self._listed.get(window)
-            if window in self._closed or (
-                not newest and last is not None and time.monotonic() - last < HOT_EVERY
-            ):
-                continue
-            listed_at = now()
-            self._list_window(trigger, window, late=False)
-            if windows.is_closed(window, listed_at, trigger.tile, trigger.settle_time):
-                self._closed.add(window)
-            elif not newest:
-                self._listed[window] = time.monotonic()
-        self._listed = {one: at for one, at in self._listed.items() if one not in self._closed}
-        self._sweep(trigger, moment)
-        if time.monotonic() - self._purged > 3600 or not self._purged:
-            self._purged = time.monotonic()
-            kept = max(KEYS_KEPT, (trigger.retention or timedelta(0)) + timedelta(days=1))
-            self._store.purge_keys(self.feed_id, moment - kept)
-
-    def _list_window(self, trigger: FeedTrigger, window: windows.Window, *, late: bool) -> None:
-        if self._stop.is_set():
-            raise InterruptedWork("stopped between two windows")
-        units = list(trigger.discover(self.context, window.start, window.end))
-        added = self._store.record_listing(self.feed_id, window.start, units, late=late)
-        self._figures.add("listings")
-        self._figures.add("listed", added)
-        if added:
-            if late:
-                self._figures.add("late", added)
-            self.pipeline.nudge()
-
-    def _sweep(self, trigger: FeedTrigger, moment: datetime) -> None:
-        """List windows that were closed once more, for units that came late."""
-        for place, (back, every) in enumerate(trigger.sweeps):
-            if not self._store.sweep_due(self.feed_id, place, moment, every):
-                continue
-            oldest = min(one.since for one in self._subscriptions.values())
-            edge = windows.readable_from(moment, trigger.retention)
-            start = max(oldest, moment - back, *([edge + timedelta(minutes=1)] if edge else []))
-            mark = min(one.mark for one in self._subscriptions.values())
-            for window in windows.tiles(start, moment, trigger.tile):
-                if window.end <= mark or window in self._closed:
-                    self._list_window(trigger, window, late=window.end <= mark)
-            self._store.swept(self.feed_id, place, moment)
-
-    def _give_up_unreadable(self, trigger: FeedTrigger, moment: datetime) -> None:
-        """What the source no longer lists becomes a recorded gap, and work goes on past it."""
-        edge = windows.readable_from(moment, trigger.retention)
-        if edge is None:
-            return
-        for name, subscription in self._subscriptions.items():
-            if subscription.mark >= edge:
-                continue
-            cause = f"the source lists no more than {trigger.retention}, and nobody collected until then"
-            self._store.record_gap(self.feed_id, name, subscription.mark, edge, cause)
-            self._figures.add("gaps")
-            self._figures.notice(
-                f"{self.label} gap",
-                f"{name}: what was available from {subscription.mark:%Y-%m-%d %H:%M} to "
-                f"{edge:%Y-%m-%d %H:%M} UTC can no longer be listed; recorded as a gap",
-            )
-            self._move_mark(name, edge)
 
     def _poll(self, trigger: PollTrigger) -> None:
         since = min(one.since for one in self._subscriptions.values())
@@ -476,20 +427,3 @@ class Feed:
         self._store.store_page(self.feed_id, self._epoch or 0, None, unit_key, body)
         self._figures.add("listed")
         self.nudge()
-
-    def _advance(self) -> None:
-        if not isinstance(self.trigger, FeedTrigger):
-            return
-        for name, subscription in self._subscriptions.items():
-            waiting = [
-                datetime.fromisoformat(text)
-                for text in self._store.waiting_windows(self.feed_id, name, self._floor())
-                if text
-            ]
-            self._move_mark(name, windows.advanced(subscription.mark, self._closed, waiting))
-
-    def _move_mark(self, name: str, mark: datetime) -> None:
-        old = self._subscriptions[name]
-        if mark > old.mark:
-            self._store.advance(self.feed_id, name, mark)
-            self._subscriptions[name] = Subscription(old.feed_id, name, old.since, mark, new=False)

@@ -6,9 +6,14 @@ import threading
 from collections import Counter
 from typing import Any
 
+_MOST_NOTICES = 500
+
 
 class Figures:
-    """Thread-safe counters by name, and notices for people (who is blocked, what failed)."""
+    """Thread-safe counters by name, and notices for people (who is blocked, what failed).
+
+    So many notices are kept that people can read; the ledger, the runs and the counts know of all.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -26,10 +31,11 @@ class Figures:
     def notice(self, about: str, text: str | None) -> None:
         """Say something about a thing until it is taken back with None."""
         with self._lock:
-            if text is None:
-                self._notices.pop(about, None)
-            else:
-                self._notices[about] = text
+            self._notices.pop(about, None)
+            if text is not None:
+                self._notices[about] = text  # at the end: the oldest goes first
+                if len(self._notices) > _MOST_NOTICES:
+                    del self._notices[next(iter(self._notices))]
 
     @property
     def notices(self) -> dict[str, str]:

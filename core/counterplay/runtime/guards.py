@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import Any
 
 import requests
@@ -17,15 +19,39 @@ from counterplay.store.journal import Journal
 
 
 class Guards:
-    """The hook `counterplay_before_effect`. Hold `one_at_a_time` from the question to the journal entry."""
+    """The hook `counterplay_before_effect`: one effect at a time is asked about."""
 
     def __init__(self, host: PluginHost, database: Database | None, guardrails: Mapping[str, Any]) -> None:
         self._host = host
+        self._database = database
         self._journal: EffectJournal = Journal(database) if database is not None else _Nothing()
         self._guardrails = guardrails
-        self.one_at_a_time = threading.Lock()
+        self._one_at_a_time = threading.Lock()
+
+    @contextmanager
+    def asked(self, intent: EffectIntent, context: StepContext) -> Iterator[EffectVerdict | None]:
+        """What the guards say. Journal the intent inside the block.
+
+        Where a guard counted in the journal, the next effect is asked about only after the block, so that
+        two do not pass one limit.
+        """
+        counting = _Counting(self._journal)
+        with ExitStack() as turn:
+            turn.enter_context(self._one_at_a_time)
+            if self._database is not None:
+                turn.enter_context(self._database.alone("guards"))
+            verdict = self._verdict(intent, context, counting)
+            if not counting.asked:
+                turn.close()
+            yield verdict
 
     def verdict(self, intent: EffectIntent, context: StepContext) -> EffectVerdict | None:
+        """The same for an effect that is only planned."""
+        return self._verdict(intent, context, self._journal)
+
+    def _verdict(
+        self, intent: EffectIntent, context: StepContext, journal: EffectJournal
+    ) -> EffectVerdict | None:
         """The first refusal, else the first that wants a person asked, else None."""
         before = context.http.before_write
         context.http.before_write = refuse_write
@@ -33,7 +59,7 @@ class Guards:
             return EffectVerdict(True, _NOBODY)
         try:
             given = self._host.hook.counterplay_before_effect(
-                intent=intent, context=context, guardrails=self._guardrails, journal=self._journal
+                intent=intent, context=context, guardrails=self._guardrails, journal=journal
             )
             refusal = next((one for one in given if one.refuse), None)
             return refusal or next((one for one in given if one.ask), None)
@@ -52,6 +78,22 @@ _NOBODY = (
     "counterplay.yaml sets `guardrails`, and the plugin `guard`, which enforces them, takes no part: "
     "`playbook plugins` says why"
 )
+
+
+class _Counting:
+    """A journal that remembers whether it was asked."""
+
+    def __init__(self, journal: EffectJournal) -> None:
+        self._journal = journal
+        self.asked = False
+
+    def effects(self, since: datetime, **rest: Any) -> int:
+        self.asked = True
+        return self._journal.effects(since, **rest)
+
+    def runs_with_effects(self, since: datetime, playbook: str, **rest: Any) -> int:
+        self.asked = True
+        return self._journal.runs_with_effects(since, playbook, **rest)
 
 
 class _Nothing:

@@ -16,9 +16,16 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from counterplay.clock import from_text
+from counterplay.clock import from_text, now
 from counterplay.engine import EngineInterrupt, Recorder
-from counterplay.errors import ContendedError, CounterplayError, InterruptedWork, StateError
+from counterplay.errors import (
+    BlockedError,
+    ContendedError,
+    CounterplayError,
+    InterruptedWork,
+    RetryableError,
+    StateError,
+)
 from counterplay.events import Event, JsonObject
 from counterplay.hookspecs import RunRecord
 from counterplay.language import Playbook, Step, from_document
@@ -28,7 +35,7 @@ from counterplay.runtime.attempts import Attempts
 from counterplay.runtime.effects import EffectRunner, Targets
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.outcomes import OutcomeSender
+from counterplay.runtime.outcomes import PARKED_FOR, OutcomeSender
 from counterplay.runtime.segments import (
     Failure,
     Frame,
@@ -114,6 +121,8 @@ class Interpreter:
             self._finish(run, "failed", f"its playbook cannot be read: {unreadable}")
             return
         segment = self._segment(run, playbook, Lease(identity, number, run.cancel))
+        if playbook.asks_internal and not self._knows_internal(segment):
+            return
         if run.started is None and _is_whole(run):
             self._figures.add("runs" if run.parent is None else "runs_called")
             self._call_hook("counterplay_run_started", RunRecord(run.id, run.playbook, run.tenant))
@@ -122,6 +131,21 @@ class Interpreter:
             self._whole(walk)
         else:
             self._part(walk)
+
+    def _knows_internal(self, segment: Segment) -> bool:
+        """Ask what counts as inside; a run that cannot be told waits, or fails when nobody knows it."""
+        run = segment.run
+        try:
+            segment.internal = self._opener.internal.for_event(run.meta)
+        except (RetryableError, BlockedError) as error:
+            reason = self._opener.secrets.mask(f"internal: {error}")
+            self._figures.notice(f"run {run.id}", f"run {run.id} of {run.playbook} is blocked at {reason}")
+            self._runs.park(run.id, "blocked", now() + PARKED_FOR, reason)
+            return False
+        except CounterplayError as error:
+            self._finish(run, "failed", self._opener.secrets.mask(str(error)))
+            return False
+        return True
 
     def _segment(self, run: StoredRun, playbook: Playbook, lease: Lease) -> Segment:
         positions = {name: place for place, name in enumerate(step_ids(playbook.document).values())}

@@ -38,6 +38,7 @@ _COUNTERS = {
     "quarantined": ("units_quarantined", "Units that were set aside."),
     "lost": ("units_lost", "Units that can never be had."),
     "gaps": ("gaps", "Recorded gaps: ranges of time that cannot be accounted for."),
+    "gap_seconds": ("gap_seconds", "Seconds of time in recorded gaps."),
     "dead_letters": ("dead_letters", "Records that could not be read or delivered."),
     "runs": ("runs_started", "Runs that were started."),
     "runs_failed": ("runs_failed", "Runs that failed."),

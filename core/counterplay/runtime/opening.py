@@ -13,6 +13,7 @@ from counterplay.language import Labels, Playbook, Use, connection_of, load, wit
 from counterplay.language.arguments import problems
 from counterplay.modules import Connection
 from counterplay.plugins import PluginHost
+from counterplay.runtime.internal import Internal
 from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.secrets import Secrets
 from counterplay.wire import Wire
@@ -34,6 +35,7 @@ class Opener:
         self.secrets: Secrets = workspace.secrets
         self._stop = stop or threading.Event()
         self.budgets = Budgets()
+        self.internal = Internal(self)
         self._open: dict[tuple[str, str], Connection] = {}
         self._lock = threading.Lock()
 

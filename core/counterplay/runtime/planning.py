@@ -67,6 +67,8 @@ class Planner:
             "made": to_text(now()),
         }
         scope = {"event": event.data, "meta": event.meta, "inputs": self._inputs}
+        if playbook.selects_by_internal:
+            scope["internal"] = self._opener.internal.for_event(event.meta)
         if not playbook.run_steps:
             walk = _Walk(self, playbook, event.data, dict(event.meta), self._inputs)
             return Plan(event=event.data, steps=tuple(walk.run()), **about)
@@ -130,6 +132,8 @@ class _Walk:
             "steps": self._steps,
             "run": {"id": UNKNOWN, "playbook": playbook.name, "created": UNKNOWN},
         }
+        if playbook.asks_internal:
+            self._scope["internal"] = self._opener.internal.for_event(meta)
         self._conditions = conditions
         self._found: list[PlannedStep] = []
         self._touched = set() if touched is None else touched
@@ -384,7 +388,7 @@ class _Walk:
                 guard=None
                 if verdict is None
                 else ("asks: " if verdict.ask else "refuses: ") + verdict.reason,
-                note=note,
+                note="; ".join(filter(None, (note, action.caution(before)))) or None,
                 shares_target=bool(objects & self._touched),
             )
         )

@@ -9,6 +9,7 @@ import requests
 
 from counterplay.errors import PermanentError
 from counterplay.events import JsonObject
+from counterplay.secrets import MASK
 from counterplay.verdicts import Verdict
 from counterplay.wire import Classify, Wire
 
@@ -70,9 +71,19 @@ def described(request: requests.PreparedRequest) -> JsonObject:
         body = body.decode("utf-8", "replace")
     if isinstance(body, str):
         try:
-            body = json.loads(body)
+            body = _without_passwords(json.loads(body))
         except ValueError:
             pass
     elif body is not None:
         body = f"({type(body).__name__})"
     return {"method": request.method, "url": request.url, "body": body}
+
+
+def _without_passwords(body: Any) -> Any:
+    """A password that a request sets is nobody's to read, not even in a plan or in the journal."""
+    if isinstance(body, dict):
+        return {
+            name: MASK if name == "password" and isinstance(value, str) else _without_passwords(value)
+            for name, value in body.items()
+        }
+    return [_without_passwords(one) for one in body] if isinstance(body, list) else body

@@ -83,12 +83,15 @@ class Segment:
     steps: dict[str, JsonObject] = field(default_factory=dict)
     retried: dict[str, int] = field(default_factory=dict)
     ending: JsonObject = field(default_factory=dict)
+    internal: JsonObject | None = None
+    """What counts as inside, for a playbook that asks."""
 
     def scope(self, frame: Frame) -> Mapping[str, Any]:
         return {
             "event": self.event,
             "meta": self.run.meta,
             "inputs": self.run.inputs,
+            **({} if self.internal is None else {"internal": self.internal}),
             "steps": self.steps,
             "run": {
                 "id": self.run.id,

@@ -49,6 +49,7 @@ from counterplay.runtime.segments import all_steps
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
 from counterplay.store.database import Database, explained, open_database, worker_lock
 from counterplay.store.feeds import FeedKey, FeedStore
+from counterplay.store.losses import Losses
 from counterplay.store.runs import RunStore, StoredEffect
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class Session:
         from counterplay.runtime.dispatch import SLOTS, Dispatcher
         from counterplay.runtime.interpreter import Interpreter
 
-        engine = DbosEngine(self._opener.workspace.store_url, threads=2 * SLOTS)
+        engine = DbosEngine(self._opener.workspace.store_url, 2 * SLOTS, runs.database.turns)
         dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail, fleet=fleet)
 
         def close() -> None:
@@ -274,7 +275,7 @@ class Session:
                     feeds[key] = Feed(
                         key,
                         trigger,
-                        self._context(connection),
+                        self._context(connection, Losses(store.database)),
                         [subscriber],
                         store=store,
                         runs=runs,
@@ -373,7 +374,15 @@ class Session:
             if needed is not None:  # a connection that cannot be opened is told before anything runs
                 self._for_use(needed, task, meta)
         starter = this_person() if self._events is not None else None
-        return Subscriber(playbook, task.inputs, task.renames, transforms, sinks, starter=starter)
+        return Subscriber(
+            playbook,
+            task.inputs,
+            task.renames,
+            transforms,
+            sinks,
+            internal=self._opener.internal.for_event,
+            starter=starter,
+        )
 
     def _for_use(self, use: Use, task: Task, meta: JsonObject) -> Connection | None:
         opened = self._opener.connection_for(use, task.playbook, task.renames, meta)
@@ -385,8 +394,9 @@ class Session:
         info = self.host.module(use.uses)
         return info.cls(with_defaults(info.schema, use.template.render({"inputs": task.inputs})))
 
-    def _context(self, connection: Connection | None) -> Context:
-        return Context(http=self._opener.wire(connection), connection=connection, stop=self._stop)
+    def _context(self, connection: Connection | None, losses: Losses | None = None) -> Context:
+        http = self._opener.wire(connection)
+        return Context(http=http, connection=connection, stop=self._stop, losses=losses)
 
     def _spool_given_events(self, feeds: Sequence[Feed]) -> None:
         if self._events is None:

@@ -62,10 +62,14 @@ def plan_of(taker: Subscriber) -> Plan:
 
 
 def select(taker: Subscriber, plan: Plan, opened: Opened, indices: Sequence[int]) -> Selected:
-    """Filter, then the leading transforms. What a transform raises passes through."""
+    """Filter, then the leading transforms. What a transform raises passes through.
+
+    So does what `internal` raises, before any event is judged without knowing what is inside.
+    """
     chosen = Selected(indices, None)
+    scope = taker.scope(opened.meta)
     if taker.playbook.filter is not None:
-        _filter(taker, plan, opened, chosen)
+        _filter(taker, scope, plan, opened, chosen)
     if plan.slices:
         return chosen
     events: Sequence[Event] = [opened.event(index) for index in chosen.indices]
@@ -77,12 +81,11 @@ def select(taker: Subscriber, plan: Plan, opened: Opened, indices: Sequence[int]
     return chosen
 
 
-def _filter(taker: Subscriber, plan: Plan, opened: Opened, chosen: Selected) -> None:
+def _filter(taker: Subscriber, scope: dict[str, Any], plan: Plan, opened: Opened, chosen: Selected) -> None:
     condition = taker.playbook.filter
     assert condition is not None
     evaluate = condition.evaluate
     fields = None if plan.whole else opened.fields
-    scope: dict[str, Any] = {"event": None, "meta": opened.meta, "inputs": taker.inputs}
     kept: list[int] = []
     for index in chosen.indices:
         if fields is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from counterplay.errors import PermanentError
 from counterplay.events import Event, JsonObject
@@ -27,18 +28,6 @@ class SinkPipe:
 
 
 @dataclass
-class Sifted:
-    """What the batch path made of a unit's events."""
-
-    events: Sequence[Event]
-    filtered: int
-    condition_errors: int
-    dropped: int
-    first_error: str | None = None
-    unreadable: Sequence[tuple[Event, str]] = ()
-
-
-@dataclass
 class Subscriber:
     """A playbook that subscribes to a feed, with everything that its batch path needs."""
 
@@ -48,6 +37,8 @@ class Subscriber:
     transforms: Sequence[tuple[Transform, Context]] = ()
     sinks: Sequence[SinkPipe] = ()
     pause: Pause = field(default_factory=lambda: Pause())
+    internal: Callable[[Mapping[str, Any]], JsonObject] = field(default=lambda _meta: {})
+    """What counts as inside for an event with such `meta`; asked when the playbook wants to know."""
     starter: str | None = None
     """Who gave the events by hand; they may not approve what needs two people."""
 
@@ -56,12 +47,19 @@ class Subscriber:
         rule = self.playbook.once_per
         if rule is None:
             return None
-        scope = {"event": event.data, "meta": event.meta, "inputs": self.inputs}
+        scope = {"event": event.data, **self.scope(event.meta)}
         key = rule.key.render(scope)
         if key is None or key == "" or key == [] or key == {}:
             raise PermanentError("once_per.key is empty")
         text = key if isinstance(key, str) else json.dumps(key, sort_keys=True)
         return OnceKey(text, rule.window)
+
+    def scope(self, meta: Mapping[str, Any]) -> dict[str, Any]:
+        """What filter and `once_per` see besides the event. Raises what `internal` raises."""
+        scope: dict[str, Any] = {"meta": meta, "inputs": self.inputs}
+        if self.playbook.selects_by_internal:
+            scope["internal"] = self.internal(meta)
+        return scope
 
     @property
     def name(self) -> str:
@@ -70,34 +68,6 @@ class Subscriber:
     @property
     def starts_runs(self) -> bool:
         return bool(self.playbook.run_steps)
-
-    def sift(self, events: Sequence[Event]) -> Sifted:
-        """Filter, then the leading transforms."""
-        kept: list[Event] = []
-        condition_errors = 0
-        first_error: str | None = None
-        unreadable: list[tuple[Event, str]] = []
-        condition = self.playbook.filter
-        for event in events:
-            if condition is not None:
-                try:
-                    data = event.data
-                except (ValueError, RecursionError) as error:
-                    unreadable.append((event, f"the event cannot be read: {error}"))
-                    continue
-                truth = condition.evaluate({"event": data, "meta": event.meta, "inputs": self.inputs})
-                if truth.error is not None:
-                    condition_errors += 1
-                    first_error = first_error or truth.error
-                if not truth.value:
-                    continue
-            kept.append(event)
-        filtered = len(events) - len(kept) - len(unreadable)
-        passed: Sequence[Event] = kept
-        for transform, context in self.transforms:
-            passed = transform.apply(context, passed)
-        dropped = len(kept) - len(passed)
-        return Sifted(passed, filtered, condition_errors, dropped, first_error, unreadable)
 
 
 @dataclass

@@ -80,11 +80,10 @@ class Opener:
     def open(self, stored: StoredUnit, body: bytes | mmap, meta: JsonObject) -> Opened:
         """PermanentError: the bytes are no unit. What a trigger's own code raises passes through."""
         trigger = self._trigger
+        meta.update(trigger.meta(stored.unit))
+        parts = None
         if isinstance(trigger, FeedTrigger):
-            meta.update(trigger.meta(stored.unit))
             parts = trigger.split(body)  # type: ignore[arg-type]  # a memory map reads like bytes
-        else:
-            parts = None
         digest = hashlib.sha256(body).hexdigest()
         opened = self._whole(stored, body, digest, meta) if parts is None and self._id else None
         if opened is not None:

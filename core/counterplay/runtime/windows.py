@@ -1,4 +1,4 @@
-"""Which windows of a source to list, and how far a low-water mark may move: pure functions of time."""
+"""Which windows of a source to list, and how far a cursor may move: pure functions of time."""
 
 from __future__ import annotations
 
@@ -38,19 +38,62 @@ def is_closed(window: Window, listed_at: datetime, width: timedelta, settle_time
     return whole and window.end + settle_time <= listed_at
 
 
-def advanced(mark: datetime, closed: Collection[Window], waiting: Collection[datetime]) -> datetime:
-    """The new low-water mark: the end of the last window in an unbroken row from the mark on that is
-    closed and in which nothing waits. `waiting` holds starts of windows with unaccounted units; they may
-    have been listed with other bounds than today, so everything from the oldest of them on waits.
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A subscriber's place in a source, as three times that never go back.
+
+    Every window before `listed` was listed for the last time, or is a gap; every one before `seen` was
+    listed at least once, or is a gap. Everything before `mark` is accounted for besides: the low-water
+    mark. So `mark <= listed <= seen`, and none of them is ever taken from the clock.
     """
-    oldest = min(waiting, default=None)
-    for window in sorted(closed, key=lambda one: one.start):
-        if window.end <= mark:
-            continue
-        if window.start > mark or (oldest is not None and window.end > oldest):
+
+    mark: datetime
+    listed: datetime
+    seen: datetime
+
+    def after_listing(self, closed: Collection[Window], seen: Collection[Window]) -> Cursor:
+        """Windows were listed: `closed` ones for the last time, `seen` ones at least once."""
+        listed = _reached(self.listed, closed)
+        return Cursor(self.mark, listed, max(listed, _reached(self.seen, [*closed, *seen])))
+
+    def after_expiry(self, edge: datetime) -> tuple[Cursor, tuple[Hole, ...]]:
+        """The source no longer lists what is before `edge`: what was not listed by then is a hole.
+
+        Units that were listed are not given up: the mark stays where they wait.
+        """
+        if edge <= self.listed:
+            return self, ()
+        holes = (
+            Hole(self.listed, min(self.seen, edge), seen=True),
+            Hole(self.seen, edge, seen=False),
+        )
+        moved = Cursor(self.mark, edge, max(self.seen, edge))
+        return moved, tuple(one for one in holes if one.start < one.end)
+
+    def after_work(self, waiting: Collection[datetime]) -> Cursor:
+        """`waiting` holds the starts of windows with units that are not accounted for.
+
+        They may have been listed with other bounds than today, so everything from the oldest on waits.
+        """
+        return Cursor(max(self.mark, min([self.listed, *waiting])), self.listed, self.seen)
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """[start, end), which can no longer be listed. `seen`: it was, but units may have come later."""
+
+    start: datetime
+    end: datetime
+    seen: bool
+
+
+def _reached(start: datetime, windows: Collection[Window]) -> datetime:
+    """The end of the unbroken row of windows that leads on from `start`."""
+    for window in sorted(windows, key=lambda one: (one.start, one.end)):
+        if window.start > start:
             break
-        mark = window.end
-    return mark
+        start = max(start, window.end)
+    return start
 
 
 def readable_from(now: datetime, retention: timedelta | None) -> datetime | None:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -19,19 +18,20 @@ from sqlalchemy.engine import URL, make_url
 from counterplay.clock import now, to_text
 from counterplay.errors import BusyError, ContendedError, StateError
 from counterplay.events import JsonObject
+from counterplay.store.turns import Turns
 
-HEAD = "0006"
+HEAD = "0008"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
 
 
 class Database:
-    """One connection pool and the lock under which this process writes."""
+    """One connection pool, and the order in which this process writes."""
 
     def __init__(self, url: URL, engine: sa.Engine) -> None:
         self.url = url
         self.engine = engine
-        self._writing = threading.RLock()
-        self._turns = _engine(url, isolation_level="AUTOCOMMIT", max_overflow=100)
+        self.turns = Turns(engine.connect)
+        self._holding = _engine(url, isolation_level="AUTOCOMMIT", max_overflow=100)
 
     @property
     def path(self) -> Path | None:
@@ -45,7 +45,13 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
         """One transaction: all of it is on disk when the block ends, or nothing of it."""
-        with self._writing, explained(self.url), self.engine.begin() as connection:
+        with explained(self.url), self.turns.alone(), self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write_short(self) -> Iterator[sa.Connection]:
+        """The same for a few statements: it may share its commit with others that come at the same time."""
+        with explained(self.url), self.turns.shared() as connection:
             yield connection
 
     @contextmanager
@@ -65,7 +71,7 @@ class Database:
             yield True
             return
         number = _number(name)
-        with explained(self.url), self._turns.connect() as connection:
+        with explained(self.url), self._holding.connect() as connection:
             take = sa.func.pg_advisory_lock if wait else sa.func.pg_try_advisory_lock
             got = bool(connection.execute(sa.select(take(number))).scalar()) or wait
             try:
@@ -75,7 +81,7 @@ class Database:
                     connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
 
     def close(self) -> None:
-        self._turns.dispose()
+        self._holding.dispose()
         self.engine.dispose()
 
 

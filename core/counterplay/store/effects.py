@@ -51,7 +51,7 @@ class EffectRows(StepRows):
     def intend(self, identity: str, step_id: str, about: JsonObject) -> None:
         """Journal an effect before its first request. One that failed before is open again."""
         lease, begun = self._pending.get((identity, step_id), (None, None))
-        with self.database.write() if lease is None else self.leased(lease) as connection:
+        with self.database.write_short() if lease is None else self.leased(lease) as connection:
             if begun is not None:
                 self.put_step(connection, identity, begun)
             connection.execute(
@@ -77,7 +77,7 @@ class EffectRows(StepRows):
 
     def add_call(self, identity: str, step_id: str, call: JsonObject) -> None:
         """Journal one request of an effect before it is sent: method, URL, body."""
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             where = (effect.c.run_id == identity, effect.c.step_id == step_id)
             calls = json.loads(connection.execute(sa.select(effect.c.calls).where(*where)).scalar_one())
             calls.append(call)

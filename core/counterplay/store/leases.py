@@ -35,8 +35,8 @@ class Leased:
 
     @contextmanager
     def leased(self, lease: Lease) -> Iterator[sa.Connection]:
-        """One transaction of the segment that holds the run. LeaseLost: another one does, or it ended."""
-        with self.database.write() as connection:
+        """A short transaction of the segment that holds the run. LeaseLost: another one does, or it ended."""
+        with self.database.write_short() as connection:
             row = connection.execute(
                 sa.select(run.c.segment, run.c.status, run.c.cancel)
                 .where(run.c.id == lease.run_id)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
 from counterplay.store.database import Database
+from counterplay.store.feed_labels import feed_label
 from counterplay.store.tables import acknowledgement, dead_letter, delivery, feed, gap, subscription, unit
 
 _ASIDE = ("quarantined", "lost")
@@ -38,8 +39,12 @@ class Account:
     delivered: int
     duplicates: int
     filtered: int
+    condition_errors: int
+    dropped: int
     dead: int
     runs: int
+    suppressed: int
+    known: int
 
     @property
     def balanced(self) -> bool:
@@ -85,7 +90,7 @@ class Ledger:
         """Feeds by what people call them; `named` is a part of that name."""
         with self.database.read() as connection:
             rows = connection.execute(sa.select(feed).order_by(feed.c.id)).all()
-        labels = {row.id: _label(row) for row in rows}
+        labels = {row.id: feed_label(row) for row in rows}
         return {key: text for key, text in labels.items() if named is None or named in text}
 
     def account(self, feeds: dict[int, str]) -> list[Account]:
@@ -117,8 +122,12 @@ class Ledger:
                 total(acknowledgement.c.delivered).label("delivered"),
                 total(acknowledgement.c.duplicates).label("duplicates"),
                 total(acknowledgement.c.filtered).label("filtered"),
+                total(acknowledgement.c.condition_errors).label("condition_errors"),
+                total(acknowledgement.c.dropped).label("dropped"),
                 total(acknowledgement.c.dead).label("dead"),
                 total(acknowledgement.c.runs).label("runs"),
+                total(acknowledgement.c.suppressed).label("suppressed"),
+                total(acknowledgement.c.known).label("known"),
             )
             .join(subscription, subscription.c.feed_id == unit.c.feed_id)
             .outerjoin(
@@ -258,17 +267,6 @@ class Ledger:
                 sa.select(dead_letter.c.body).where(dead_letter.c.id == number)
             ).scalar()
         return found
-
-
-def _label(row: Any) -> str:
-    arguments = json.loads(row.key)
-    detail = [
-        item if isinstance(item, str) else json.dumps(item)
-        for value in arguments.values()
-        for item in (value if isinstance(value, list) else [value])
-    ]
-    generation = [f"#{row.generation}"] if row.generation > 1 else []
-    return " ".join(filter(None, (row.trigger, row.connection, *detail, *generation)))
 
 
 def _without(row: Any, *names: str) -> dict[str, Any]:

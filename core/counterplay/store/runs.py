@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from counterplay.clock import now, to_text
+from counterplay.clock import from_text, now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.database import storable
 from counterplay.store.effects import EffectRows
@@ -78,6 +78,14 @@ class RunStore(Outbox, RunHistory, EffectRows):
             ).first()
         return found is not None
 
+    def next_wake(self) -> datetime | None:
+        """When the first of the runs that wait is due; None when none of them waits for a time."""
+        with self.database.read() as connection:
+            found = connection.execute(
+                sa.select(sa.func.min(run.c.wake)).where(run.c.status.in_(("waiting", "blocked")))
+            ).scalar()
+        return from_text(found) if found else None
+
     def with_status(self, *statuses: str) -> list[tuple[str, int]]:
         """(run, segment) of every run in one of the statuses."""
         with self.database.read() as connection:
@@ -111,7 +119,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
 
         Returns True again when the same segment resumes after a crash.
         """
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             moved = connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.segment == segment, run.c.status.not_in(ENDED))
@@ -153,7 +161,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
 
         `segment` is that of whoever parks: nothing happens when the run goes on under another one.
         """
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.status.not_in(ENDED), _held_by(segment))
@@ -180,11 +188,16 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
 
     def retry_sinks(self) -> None:
-        """What waits for a sink is due now: a new worker tries at once, it may have been mended."""
+        """What waits for a sink, or is blocked, is due now: a new worker tries at once."""
         with self.database.write() as connection:
             connection.execute(
                 sa.update(run)
-                .where(run.c.status.in_(("waiting", "blocked")), run.c.outcome.is_not(None))
+                .where(
+                    sa.or_(
+                        run.c.status == "blocked",
+                        sa.and_(run.c.status == "waiting", run.c.outcome.is_not(None)),
+                    )
+                )
                 .values(wake=to_text(now()))
             )
 
@@ -192,7 +205,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
         self, identity: str, outcome: str, error: str | None, failed_at: JsonObject | None = None
     ) -> None:
         """How the steps ended; `finally` and the sinks are still to come."""
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity)
@@ -215,7 +228,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
         """
         from counterplay.store.children import child_ended, lock
 
-        with self.database.write() as connection:
+        with self.database.write_short() as connection:
             if "/" in identity:
                 lock(connection, identity.rsplit("/", 2)[0])
             moved = connection.execute(

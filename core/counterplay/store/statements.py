@@ -21,6 +21,13 @@ def upsert(
     return _changing(connection.dialect.name, table, keys, changed)
 
 
+def new_id(made: sa.CursorResult[Any]) -> int:
+    """The primary key that a single-row insert was given."""
+    key = made.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
 def dumps(value: Any) -> str | None:
     """JSON; None stays NULL."""
     return None if value is None else json.dumps(value)

@@ -56,6 +56,7 @@ feed = Table(
 )
 
 #: A playbook's own place in a feed. `mark` is its low-water mark: everything before it is accounted for.
+#: `listed` and `seen`: up to where windows were listed for the last time, and at least once.
 subscription = Table(
     "cp_subscription",
     metadata,
@@ -64,6 +65,8 @@ subscription = Table(
     Column("since", String(32), nullable=False),
     Column("mark", String(32), nullable=False),
     Column("created", String(32), nullable=False),
+    Column("listed", String(32)),
+    Column("seen", String(32)),
 )
 
 #: The ledger. `status`: listed, fetched, quarantined, lost. `window` is the tile it was listed in.
@@ -117,6 +120,8 @@ acknowledgement = Table(
     Column("dead", Integer, nullable=False, default=0),
     Column("runs", Integer, nullable=False, default=0),
     Column("at", String(32), nullable=False),
+    Column("suppressed", Integer, nullable=False, server_default="0"),
+    Column("known", Integer, nullable=False, server_default="0"),
 )
 
 #: A batch that a sink took: which positions of the unit, and the receiver's ids.
@@ -198,6 +203,21 @@ gap = Table(
     Column("cause", Text, nullable=False),
     Column("at", String(32), nullable=False),
     UniqueConstraint("feed_id", "playbook", "start", "end"),
+)
+
+#: What became known to be missing, in that order. `kind`: gap, quarantined, lost.
+loss = Table(
+    "cp_loss",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("feed_id", ForeignKey("cp_feed.id"), nullable=False),
+    Column("playbook", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("start", String(32)),
+    Column("end", String(32)),
+    Column("cause", Text, nullable=False),
+    Column("at", String(32), nullable=False),
 )
 
 #: The playbook documents that runs began with, by hash.

@@ -14,7 +14,7 @@ class AllowSignIn(SetSignIn):
     Needs:
         Graph application permissions `User.EnableDisableAccount.All` and `User.Read.All`.
     Result:
-        `{"user_id": str, "account_enabled": true}`
+        `{"user_id": str, "account_enabled": true, "note": str | null}`, as of `m365.block_sign_in`.
     Source:
         https://learn.microsoft.com/graph/api/user-update
     """

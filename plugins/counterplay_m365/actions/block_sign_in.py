@@ -16,7 +16,8 @@ class BlockSignIn(SetSignIn):
     Needs:
         Graph application permissions `User.EnableDisableAccount.All` and `User.Read.All`.
     Result:
-        `{"user_id": str, "account_enabled": false}`
+        `{"user_id": str, "account_enabled": false, "note": str | null}`; `note` says when Active
+        Directory owns the account, and may undo it.
     Source:
         https://learn.microsoft.com/graph/api/user-update
     """

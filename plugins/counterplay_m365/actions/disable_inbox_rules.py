@@ -19,7 +19,7 @@ class DisableInboxRules(SwitchRules):
     Needs:
         Graph application permissions `MailboxSettings.ReadWrite` and `User.Read.All`.
     Result:
-        `{"user_id": str, "disabled": [{"id", "name"}], "skipped": [{"id", "name", "reason"}]}`
+        `{"user_id": str, "disabled": [{"id", "name", "reasons"}], "skipped": [{"id", "name", "reason"}]}`
     Source:
         https://learn.microsoft.com/graph/api/messagerule-update
     """
@@ -33,8 +33,4 @@ class DisableInboxRules(SwitchRules):
         """The named rules; without names the suspicious ones, and those that are on and cannot be judged."""
         if self._named():
             return super().meant(rules, present)
-        return [
-            rule
-            for rule in present
-            if (rule.get("isReadOnly") is True and rule.get("isEnabled") is not False) or rules.reasons(rule)
-        ]
+        return [rule for rule in present if rules.picked(rule)]

@@ -14,7 +14,7 @@ class EnableInboxRules(SwitchRules):
     Needs:
         Graph application permissions `MailboxSettings.ReadWrite` and `User.Read.All`.
     Result:
-        `{"user_id": str, "enabled": [{"id", "name"}], "skipped": [{"id", "name", "reason"}]}`
+        `{"user_id": str, "enabled": [{"id", "name", "reasons"}], "skipped": [{"id", "name", "reason"}]}`
     Source:
         https://learn.microsoft.com/graph/api/messagerule-update
     """

@@ -6,37 +6,59 @@ from functools import cached_property
 
 from counterplay import Context, JsonObject
 from counterplay_m365 import inbox_rules
-from counterplay_m365.graph import Graph
+from counterplay_m365.mailboxes import FOLDERS, Mailboxes
+from counterplay_m365.tenant import GRAPH, tenant
+
+READ_ONLY = (
+    "it was made by another client, so Graph neither shows what it does nor changes it: "
+    "use Get-InboxRule, Disable-InboxRule and Remove-InboxRule of Exchange Online PowerShell"
+)
 
 
 class Rules:
     """The rules of `arguments["user_id"]`, with the domains that count as inside."""
 
     def __init__(self, context: Context, arguments: JsonObject) -> None:
-        self._graph = Graph(context)
+        self._context = context
+        self.mailboxes = Mailboxes(context)
         self._user_id: str = arguments["user_id"]
         self._stated = {str(domain).lower() for domain in arguments.get("internal_domains") or ()}
 
     def all(self) -> list[JsonObject]:
         """Every rule that Graph shows, as it is now."""
-        return self._graph.inbox_rules(self._user_id)
+        return self.mailboxes.rules(self._user_id)
 
     def reasons(self, rule: JsonObject) -> list[str]:
         """What makes a rule suspicious."""
-        return inbox_rules.reasons(rule, self._internal)
+        return inbox_rules.reasons(rule, self._internal, self._folder(rule))
 
-    def switch(self, rule_id: str, enabled: bool) -> None:
-        """Switch a rule on or off. GoneError: it does not exist any more."""
-        self._graph.set_inbox_rule(self._user_id, rule_id, enabled)
+    def picked(self, rule: JsonObject) -> bool:
+        """Whether the selector `suspicious` means it: and rules that are on and cannot be judged."""
+        unreadable = rule.get("isReadOnly") is True and rule.get("isEnabled") is not False
+        return unreadable or bool(self.reasons(rule))
 
     @property
     def owner(self) -> JsonObject:
-        """Whose rules they are: `{"id", "userPrincipalName"}`."""
+        """Whose they are: `{"id", "userPrincipalName"}`."""
         return {name: self._user.get(name) for name in ("id", "userPrincipalName")}
+
+    def _folder(self, rule: JsonObject) -> str | None:
+        """The name of the folder that a rule moves mail to, as far as the app may see it."""
+        actions = rule.get("actions")
+        folder = actions.get("moveToFolder") if isinstance(actions, dict) else None
+        return self._folders.get(str(folder), str(folder)) if folder else None
+
+    @cached_property
+    def _folders(self) -> dict[str, str]:
+        """Names by id: of all folders if the app may read them, else of the archive, which settings tell."""
+        if FOLDERS & set(tenant(self._context).granted(GRAPH) or ()):
+            return self.mailboxes.folders(self._user_id)
+        archive = self.mailboxes.settings(self._user_id).get("archiveFolder")
+        return {str(archive): "Archive"} if archive else {}
 
     @cached_property
     def _user(self) -> JsonObject:
-        return self._graph.user(self._user_id, ("id", "userPrincipalName", "mail", "proxyAddresses"))
+        return self.mailboxes.user(self._user_id, ("id", "userPrincipalName", "mail", "proxyAddresses"))
 
     @cached_property
     def _internal(self) -> set[str]:

@@ -7,12 +7,8 @@ from typing import ClassVar
 
 from counterplay import Action, GoneError, Inverse, JsonObject, StepContext
 from counterplay.modules import Settle
-from counterplay_m365.actions.rule_reading import Rules
+from counterplay_m365.actions.rule_reading import READ_ONLY, Rules
 
-_READ_ONLY = (
-    "it was made by another client, so Graph neither shows what it does nor changes it: "
-    "use Get-InboxRule and Disable-InboxRule of Exchange Online PowerShell"
-)
 _STATE = ("id", "displayName", "isEnabled", "isReadOnly")
 
 
@@ -20,7 +16,7 @@ class SwitchRules(Action):
     """Sets `isEnabled` of rules to `enabled`; `opposite` is the module that takes it back.
 
     State before: `{"id", "userPrincipalName", "rules": [{"id", "displayName", "isEnabled",
-    "isReadOnly"}]}`, of the rules that are meant.
+    "isReadOnly", "reasons"}]}`, of the rules that are meant; `reasons` says what makes each suspicious.
     """
 
     connection = "m365.tenant"
@@ -30,6 +26,7 @@ class SwitchRules(Action):
     opposite: ClassVar[str]
     outcome: ClassVar[str]
     """The member of the result that lists the rules which were switched."""
+    _before: JsonObject | None = None
 
     def meant(self, rules: Rules, present: Sequence[JsonObject]) -> list[JsonObject]:
         """The rules that the arguments name, among those that exist."""
@@ -37,11 +34,11 @@ class SwitchRules(Action):
 
     def run(self, context: StepContext) -> JsonObject:
         rules = Rules(context, self.arguments)
-        meant = self.meant(rules, rules.all())
+        meant = self._meant(rules) if self._before is None else self._before["rules"]
         gone = set()
         for rule in self._to_switch(meant):
             try:
-                rules.switch(rule["id"], self.enabled)
+                rules.mailboxes.set_rule(self.arguments["user_id"], rule["id"], self.enabled)
             except GoneError:
                 gone.add(rule["id"])
         return self._report(meant, gone)
@@ -51,8 +48,8 @@ class SwitchRules(Action):
 
     def capture(self, context: StepContext) -> JsonObject:
         rules = Rules(context, self.arguments)
-        meant = self.meant(rules, rules.all())
-        return {**rules.owner, "rules": [{name: rule.get(name) for name in _STATE} for rule in meant]}
+        self._before = {**rules.owner, "rules": self._meant(rules)}
+        return self._before
 
     def subject(self, before: JsonObject) -> str | None:
         return before.get("userPrincipalName") or self.target()
@@ -74,6 +71,12 @@ class SwitchRules(Action):
             return None
         return Inverse(self.opposite, {"user_id": self.arguments["user_id"], "rule_ids": changed})
 
+    def _meant(self, rules: Rules) -> list[JsonObject]:
+        return [
+            {**{name: rule.get(name) for name in _STATE}, "reasons": rules.reasons(rule)}
+            for rule in self.meant(rules, rules.all())
+        ]
+
     def _named(self) -> list[str]:
         return self.arguments.get("rule_ids") or []
 
@@ -83,7 +86,7 @@ class SwitchRules(Action):
     def _reason_to_skip(self, rule: JsonObject) -> str | None:
         if rule.get("isEnabled") is self.enabled:
             return "it is enabled already" if self.enabled else "it is disabled already"
-        return _READ_ONLY if rule.get("isReadOnly") is True else None
+        return READ_ONLY if rule.get("isReadOnly") is True else None
 
     def _report(self, meant: Sequence[JsonObject], gone: Collection[str]) -> JsonObject:
         done: list[JsonObject] = []
@@ -94,7 +97,7 @@ class SwitchRules(Action):
             if rule["id"] in gone:
                 reason = "it does not exist any more"
             if reason is None:
-                done.append(name)
+                done.append({**name, "reasons": rule.get("reasons") or []})
             else:
                 skipped.append({**name, "reason": reason})
         known = {rule["id"] for rule in meant}

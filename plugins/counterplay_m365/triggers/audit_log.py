@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from mmap import mmap
+from typing import Any
 
-from counterplay import BlockedError, Context, CounterplayError, FeedTrigger, JsonObject, Unit
+from counterplay import BlockedError, Context, CounterplayError, FeedTrigger, JsonObject, RetryableError, Unit
 from counterplay_m365.activity import ActivityFeed
 
 CONTENT_TYPES = (
@@ -18,6 +20,7 @@ CONTENT_TYPES = (
 )
 RETENTION = timedelta(days=7)  #: how far back content can be listed (error AF20055)
 RETENTION_MARGIN = timedelta(minutes=10)  #: for slow requests and clocks that are ahead
+START_PAUSE = 15 * 60.0  #: seconds between two starts of a subscription; the service refuses earlier ones
 
 
 class AuditLog(FeedTrigger):
@@ -52,6 +55,20 @@ class AuditLog(FeedTrigger):
     id_field = "Id"
     time_field = "CreationTime"
 
+    def __init__(self, arguments: Mapping[str, Any]) -> None:
+        super().__init__(arguments)
+        self._starts: dict[str, tuple[float, CounterplayError | None]] = {}
+
+    def interruption(self, context: Context) -> str | None:
+        feed = ActivityFeed(context)
+        present = {one.content_type.lower(): one.status for one in feed.subscriptions()}
+        off = [
+            f"{name} ({present.get(name.lower(), 'removed')})"
+            for name in self._content_types()
+            if present.get(name.lower()) != "enabled"
+        ]
+        return f"the subscription was off: {', '.join(off)}" if off else None
+
     def prepare(self, context: Context) -> None:
         feed = ActivityFeed(context)
         present = {one.content_type.lower(): one for one in feed.subscriptions()}
@@ -60,7 +77,7 @@ class AuditLog(FeedTrigger):
             one = present.get(content_type.lower())
             try:
                 if one is None or (one.status != "enabled" and one.webhook is None):
-                    feed.start(content_type)
+                    self._start(feed, content_type)
                 elif one.status != "enabled":
                     raise BlockedError(
                         f"the subscription to {content_type} is {one.status}, and a webhook of another "
@@ -69,6 +86,24 @@ class AuditLog(FeedTrigger):
                     )
             except CounterplayError as error:  # one content type does not hold back the others
                 failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _start(self, feed: ActivityFeed, content_type: str) -> None:
+        """Start a subscription; within the service's pause what came of the last start is said again."""
+        last = self._starts.get(content_type)
+        if last is not None and time.monotonic() - last[0] < START_PAUSE:
+            if last[1] is not None:
+                raise last[1].with_traceback(None)
+            return  # it was started, and the listing will say if it is still not ready
+        failure: CounterplayError | None = None
+        try:
+            feed.start(content_type)
+        except RetryableError:
+            raise  # it was not answered, so it does not count
+        except CounterplayError as error:
+            failure = error
+        self._starts[content_type] = (time.monotonic(), failure)
         if failure is not None:
             raise failure
 

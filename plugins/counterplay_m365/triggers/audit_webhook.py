@@ -19,9 +19,9 @@ class AuditWebhook(PushTrigger):
     is an event of this trigger itself, for whoever wants to watch them.
 
     Needs:
-        A public HTTPS address that leads to the listener's `/push/m365.audit_webhook/CONNECTION`, given
-        to the subscription by whoever starts it (`/subscriptions/start` with `webhook.address` and
-        `webhook.authId`), and that id as the connection's `webhook_auth_id`.
+        A public HTTPS address that leads to the listener's `/push/m365.audit_webhook/CONNECTION`. The
+        guided set-up (`connections setup m365.tenant --webhook URL`) gives it to the subscriptions, with
+        an id that is the connection's `webhook_auth_id`.
     Delivery:
         At least once; Microsoft repeats what was not answered with 200.
     Limits:

@@ -18,6 +18,7 @@ from counterplay_sim.graph.directory import principal
 from counterplay_sim.graph.errors import bad_request, denied, invalid_property, invalid_value, no_object
 from counterplay_sim.graph.users import find_user
 from counterplay_sim.http_server import Answer
+from counterplay_sim.scenario.shapes import grant_id
 
 Doc = dict[str, Any]
 
@@ -415,12 +416,6 @@ def _create_grant(call: Call) -> Answer:
         call.put("oauth2PermissionGrant", made)
         _told_grant(call, "add_grant", "Add delegated permission grant", made, {}, made)
     return call.entity("oauth2PermissionGrants", made, GRANT, status=201)
-
-
-def grant_id(client: str, resource: str, user: str | None) -> str:
-    """The id of a grant, which is made of those of its parts."""
-    parts = b"".join(uuid.UUID(one).bytes_le for one in (client, resource, *([user] if user else [])))
-    return base64.urlsafe_b64encode(parts).decode().rstrip("=")
 
 
 def _delete_grant(call: Call, key: str) -> Answer:

@@ -64,15 +64,7 @@ def directory(
         "additionalDetails": [{"key": "User-Agent", "value": call.request.headers.get("user-agent", "")}],
         "category": category,
         "correlationId": call.request_id,
-        "initiatedBy": {
-            "user": None,
-            "app": {
-                "appId": None,
-                "displayName": name,
-                "servicePrincipalId": call.principal,
-                "servicePrincipalName": None,
-            },
-        },
+        "initiatedBy": _initiator(call, name),
         "loggedByService": service,
         "operationType": operation,
         "result": "success",
@@ -92,6 +84,20 @@ def directory(
     call.tenant.objects["directoryAudit"].put(str(entry["id"]), entry)
     if service == "Core Directory":
         _feed(call, ENTRA, _core_directory(call, activity, target, changes, name))
+
+
+def _initiator(call: Call, name: str) -> Doc:
+    """Who did it: an application by itself, or a person through one."""
+    if call.person is not None:
+        user = {"id": call.principal, "displayName": None, "ipAddress": "", "userPrincipalName": call.person}
+        return {"user": user, "app": None}
+    app = {
+        "appId": None,
+        "displayName": name,
+        "servicePrincipalId": call.principal,
+        "servicePrincipalName": None,
+    }
+    return {"user": None, "app": app}
 
 
 def exchange(call: Call, cmdlet: str, user: Doc, identity: str, parameters: dict[str, str]) -> None:
@@ -123,8 +129,8 @@ def _core_directory(call: Call, activity: str, target: Target, changes: list[Doc
         **_event(call, 8, f"{activity}.", "AzureActiveDirectory"),
         "ResultStatus": "Success",
         "UserKey": f"{call.principal}@{call.tenant.id}",
-        "UserType": 4,
-        "UserId": f"ServicePrincipal_{call.principal}",
+        "UserType": 4 if call.person is None else 0,
+        "UserId": call.person or f"ServicePrincipal_{call.principal}",
         "ObjectId": target.upn or target.id,
         "AzureActiveDirectoryEventType": 1,
         "ExtendedProperties": [],

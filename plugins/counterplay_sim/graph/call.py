@@ -98,8 +98,14 @@ class Call:
 
     @property
     def permissions(self) -> set[str]:
-        """The application permissions of its token."""
-        return set(self.claims.get("roles", ()))
+        """The application permissions of its token, or what it may do for the person who signed in."""
+        return {*self.claims.get("roles", ()), *str(self.claims.get("scp", "")).split()}
+
+    @property
+    def person(self) -> str | None:
+        """The userPrincipalName of the person for whom the application asks; None when there is none."""
+        name = self.claims.get("upn")
+        return str(name) if name else None
 
     def may(self, *alternatives: str) -> bool:
         """Whether the token has one of the permissions (`a+b` means both)."""
@@ -274,7 +280,10 @@ class Call:
         if not names:
             return shown
         kinds = self._known(type_name)
-        return {name: shown[name] if name in shown else _unset(name, kinds.get(name, "?")) for name in names}
+        named = {name: shown[name] for name in ("@odata.type",) if name in shown}  # whatever is selected
+        return named | {
+            name: shown[name] if name in shown else _unset(name, kinds.get(name, "?")) for name in names
+        }
 
     def _refuse_options(self, options: frozenset[str]) -> None:
         for name in self.query:

@@ -21,8 +21,9 @@ from counterplay_sim.scenario.background import (
     latency,
 )
 from counterplay_sim.scenario.cast import DOMAIN, Person, more_rules, organization, people
-from counterplay_sim.scenario.chains import CHAINS, Story
+from counterplay_sim.scenario.chains import CHAINS
 from counterplay_sim.scenario.noise import Scene
+from counterplay_sim.scenario.story import Story
 from counterplay_sim.scenario.takeover import alert, user_evidence
 from counterplay_sim.store import Entry
 

@@ -1,207 +1,25 @@
 """Scripted attacks, each with its ground truth: what happened, what was detected, what is the attacker's.
 
 A chain is played on one victim of its own and ends minutes before the tenant's creation. What it writes
-into the audit log, into Graph's objects and into the truth goes through a `Story`.
+into the audit log, into Graph's objects and into the truth goes through its `Story`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from counterplay_sim.clock import stamp
 from counterplay_sim.scenario import noise, shapes, takeover
-from counterplay_sim.scenario.cast import DOMAIN, Person, guid, rule
+from counterplay_sim.scenario.cast import DOMAIN, guid, rule
 from counterplay_sim.scenario.directory import principal_of
-from counterplay_sim.scenario.noise import Scene
+from counterplay_sim.scenario.story import Story
 
 Doc = dict[str, Any]
 
 _SCOPES = "Mail.ReadWrite Mail.Send offline_access User.Read"
 _TOOL = "python-requests/2.31.0"
-
-
-@dataclass(slots=True)
-class Story:
-    """What a chain leaves behind. `events` are `(content type, when, event)`; `objects` go by kind and id.
-
-    The lists of ids below `address` say what is the attacker's; everything else is harmless.
-    """
-
-    name: str
-    scene: Scene
-    victims: list[Person]
-    address: str
-    events: list[tuple[str, datetime, Doc]] = field(default_factory=list)
-    objects: dict[str, list[Doc]] = field(default_factory=dict)
-    alert: Doc | None = None
-    incident: Doc | None = None
-    sessions: list[str] = field(default_factory=list)
-    rules: list[str] = field(default_factory=list)
-    grants: list[str] = field(default_factory=list)
-    service_principals: list[str] = field(default_factory=list)
-    authentication_methods: list[str] = field(default_factory=list)
-    devices: list[str] = field(default_factory=list)
-    forwarding: str = ""
-
-    @property
-    def victim(self) -> Person:
-        """Who was taken over: the first of those that were attacked."""
-        return self.victims[0]
-
-    def log(self, content_type: str, at: datetime, event: Doc) -> Doc:
-        """Write an event of the attack into the audit log."""
-        self.events.append((content_type, at, event))
-        return event
-
-    def put(self, kind: str, document: Doc) -> Doc:
-        """Add an object of Graph."""
-        self.objects.setdefault(kind, []).append(document)
-        return document
-
-    def sign_in(self, person: Person, at: datetime, error: int = 0, **about: Any) -> Doc:
-        """A sign-in from the attacker's network, in the audit log and in Graph."""
-        address = about.pop("address", self.address)
-        agent = about.pop("agent", takeover.AGENT)
-        session = about.pop("session", None)
-        event = noise.sign_in(
-            self.scene, person, at, error=str(error), address=address, agent=agent, session=session
-        )
-        self.log(noise.ENTRA, at, event)
-        return self.put(
-            "signIn",
-            shapes.sign_in(
-                self.scene, person, at, error=error, address=address, agent=agent, where=shapes.AWAY, **about
-            ),
-        )
-
-    def session(self, person: Person, at: datetime) -> str:
-        """A live session of the attacker."""
-        made = {"id": guid(self.scene.chance), "issued": stamp(at), "ip": self.address}
-        person.sessions.append(made)
-        self.sessions.append(made["id"])
-        return made["id"]
-
-    def change(
-        self, actor: Person, at: datetime, operation: str, target: Doc, changed: dict[str, str], kind: str
-    ) -> Doc:
-        """A directory change by a user, in the audit log and in Graph's directory audits."""
-        scene = self.scene
-        properties = [{"Name": name, "NewValue": value, "OldValue": ""} for name, value in changed.items()]
-        event = scene.event(
-            at,
-            8,
-            operation,
-            "AzureActiveDirectory",
-            ResultStatus="Success",
-            UserKey=f"{actor.puid}@{DOMAIN}",
-            ObjectId=target["id"],
-            UserId=actor.upn,
-            ClientIP=self.address,
-            AzureActiveDirectoryEventType=1,
-            ExtendedProperties=[
-                {"Name": "additionalDetails", "Value": json.dumps({"User-Agent": takeover.AGENT})},
-                {"Name": "extendedAuditEventCategory", "Value": kind},
-            ],
-            ModifiedProperties=properties,
-            Actor=[{"ID": actor.upn, "Type": 5}, {"ID": actor.puid, "Type": 3}, {"ID": actor.id, "Type": 2}],
-            ActorContextId=scene.tenant,
-            InterSystemsId=guid(scene.chance),
-            IntraSystemId=guid(scene.chance),
-            SupportTicketId="",
-            Target=[
-                {"ID": f"{kind}_{target['id']}", "Type": 2},
-                {"ID": target["id"], "Type": 2},
-                {"ID": kind, "Type": 2},
-                {"ID": str(target.get("displayName") or target.get("userPrincipalName") or ""), "Type": 1},
-            ],
-            TargetContextId=scene.tenant,
-        )
-        self.log(noise.ENTRA, at, event)
-        shown = [{"displayName": p["Name"], "oldValue": None, "newValue": p["NewValue"]} for p in properties]
-        about = {
-            "id": target["id"],
-            "type": kind,
-            "displayName": target.get("displayName"),
-            "userPrincipalName": target.get("userPrincipalName"),
-        }
-        category = "ApplicationManagement" if kind == "ServicePrincipal" else "UserManagement"
-        self.put(
-            "directoryAudit",
-            shapes.directory_audit(
-                scene,
-                actor,
-                at,
-                operation.rstrip("."),
-                category=category,
-                address=self.address,
-                target=about,
-                changed=shown,
-            ),
-        )
-        return event
-
-    def raise_alert(
-        self, at: datetime, title: str, *, category: str, evidence: list[Doc], description: str = ""
-    ) -> Doc:
-        """The alert of the attack, and its incident."""
-        made = takeover.alert(
-            self.scene,
-            title=title,
-            severity="high",
-            status="new",
-            category=category,
-            raised=at,
-            first=self.events[0][1],
-            last=self.events[-1][1],
-        )
-        made["description"] = description or title
-        made["evidence"] = [
-            *(takeover.user_evidence(victim, at, "compromised") for victim in self.victims[:1]),
-            takeover.address_evidence(self.address, at),
-            *evidence,
-        ]
-        self.adopt(made, f"{title} involving one user", at)
-        return made
-
-    def adopt(self, alert: Doc, name: str, at: datetime) -> None:
-        """Take an alert as that of this attack."""
-        self.alert = alert
-        self.incident = self.put("incident", shapes.incident(self.scene, alert, name, at))
-        self.put("alert", alert)
-
-    def risk(self, at: datetime, kind: str, level: str = "high", request: str = "") -> None:
-        """What Identity Protection makes of it."""
-        self.put(
-            "riskDetection",
-            shapes.risk_detection(
-                self.scene, self.victim, at, kind, level=level, address=self.address, request=request
-            ),
-        )
-        self.put("riskyUser", shapes.risky_user(self.victim, at, level))
-
-    def truth(self) -> Doc:
-        """What only the oracle knows of it."""
-        return {
-            "scenario": self.name,
-            "victim": self.victim.id,
-            "victim_upn": self.victim.upn,
-            "attacked": [person.upn for person in self.victims],
-            "attacker": self.address,
-            "events": [event["Id"] for _, _, event in self.events],
-            "alert": self.alert["id"] if self.alert else None,
-            "incident": self.incident["id"] if self.incident else None,
-            "sessions": self.sessions,
-            "malicious_rules": self.rules,
-            "grants": self.grants,
-            "service_principals": self.service_principals,
-            "authentication_methods": self.authentication_methods,
-            "devices": self.devices,
-            "forwarding": self.forwarding,
-        }
 
 
 def account_takeover(story: Story, created: datetime) -> None:
@@ -351,8 +169,12 @@ def aitm_token_theft(story: Story, created: datetime) -> None:
 
 
 def malicious_oauth_consent(story: Story, created: datetime) -> None:
-    """The victim lets a foreign application read and send mail; it does so without any sign-in."""
+    """The victim lets a foreign application read and send mail, and so does a colleague; nobody signs in.
+
+    The alert names the victim alone: whoever else consented is found by asking the application.
+    """
     scene, victim = story.scene, story.victim
+    story.password = False
     at = created - timedelta(hours=3, minutes=scene.chance.randint(0, 40))
     app_id, graph = guid(scene.chance), principal_of(scene.tenant, shapes.GRAPH_APP)
     app = story.put(
@@ -360,8 +182,11 @@ def malicious_oauth_consent(story: Story, created: datetime) -> None:
         shapes.service_principal(scene, app_id, "Mail Archive Pro", "mailarchive.example", at),
     )
     story.service_principals.append(app["id"])
-    given = story.put("oauth2PermissionGrant", shapes.grant(scene, app["id"], victim, graph, _SCOPES))
-    story.grants.append(given["id"])
+    colleague = scene.chance.choice(scene.people[len(scene.people) // 2 :])
+    story.victims.append(colleague)
+    for person in (colleague, victim):
+        given = story.put("oauth2PermissionGrant", shapes.grant(app["id"], person, graph, _SCOPES))
+        story.grants.append(given["id"])
     about = {"id": app["id"], "displayName": app["displayName"]}
     story.change(
         victim, at, "Add service principal.", about, {"AppId": json.dumps([app_id])}, "ServicePrincipal"
@@ -499,6 +324,38 @@ def mass_download(story: Story, created: datetime) -> None:
     story.raise_alert(raised, "Mass download by a single user", category="Exfiltration", evidence=[])
 
 
+def compromised_device(story: Story, created: datetime) -> None:
+    """A stealer on the victim's notebook: its cookies are replayed from outside; other devices are clean."""
+    scene, victim = story.scene, story.victim
+    at = created - timedelta(hours=2, minutes=scene.chance.randint(0, 40))
+    found = shapes.device(scene, victim, at, "CONTOSO-LT-0417", "Windows")
+    found |= {"trustType": "AzureAd", "isManaged": True, "isCompliant": True, "deviceOwnership": "Company"}
+    device = story.put("device", found)
+    machine = story.put("machine", shapes.machine(scene, victim, at, device, DOMAIN))
+    story.devices.append(device["id"])
+    story.machines.append(machine["id"])
+    session = story.session(victim, at)
+    request = story.sign_in(victim, at, session=session, risk="high")
+    for _ in range(scene.chance.randint(12, 20)):
+        at += timedelta(seconds=scene.chance.randint(10, 50))
+        story.log(
+            noise.EXCHANGE,
+            at,
+            noise.mail_items_accessed(scene, victim, at, address=story.address, folders=2, session=session),
+        )
+    story.risk(at, "anomalousToken", request=request["id"])
+    raised = created - timedelta(minutes=scene.chance.randint(4, 9))
+    story.raise_alert(
+        raised,
+        "Information stealing malware activity",
+        category="CredentialAccess",
+        evidence=[takeover.device_evidence(device, machine, raised)],
+        source="microsoftDefenderForEndpoint",
+        detection="microsoftDefenderForEndpoint",
+        product="Microsoft Defender for Endpoint",
+    )
+
+
 Chain = Callable[[Story, datetime], None]
 #: Each chain with its name and the network that it comes from.
 CHAINS: dict[str, tuple[Chain, str]] = {
@@ -509,4 +366,5 @@ CHAINS: dict[str, tuple[Chain, str]] = {
     "password-spray": (password_spray, "203.0.113.110"),
     "mfa-fatigue": (mfa_fatigue, "203.0.113.121"),
     "mass-download": (mass_download, "203.0.113.132"),
+    "compromised-device": (compromised_device, "203.0.113.143"),
 }

@@ -15,6 +15,7 @@ from typing import Any
 from counterplay_sim.clock import stamp
 from counterplay_sim.licences import skus
 from counterplay_sim.scenario.cast import Person
+from counterplay_sim.scenario.shapes import grant_id
 
 Doc = dict[str, Any]
 Object = tuple[str, str, Any]  # kind, id, document
@@ -310,8 +311,7 @@ class _Directory:
         return "appRoleAssignment", key, document
 
     def _grant(self, client: str, resource: str, user: str | None, scope: str) -> Object:
-        parts = b"".join(uuid.UUID(one).bytes_le for one in (client, resource, *([user] if user else [])))
-        key = base64.urlsafe_b64encode(parts).decode().rstrip("=")
+        key = grant_id(client, resource, user)
         document = {
             "id": key,
             "clientId": client,

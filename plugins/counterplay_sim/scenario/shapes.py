@@ -6,7 +6,9 @@ A member whose name begins with `@sim.` is the simulator's own: `@sim.user` of a
 
 from __future__ import annotations
 
+import base64
 import json
+import uuid
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -239,10 +241,16 @@ def service_principal(scene: Scene, app_id: str, name: str, publisher: str, at: 
     }
 
 
-def grant(scene: Scene, client: str, person: Person, resource: str, scope: str) -> Doc:
+def grant_id(client: str, resource: str, user: str | None) -> str:
+    """The id of a delegated permission, which is made of those of its parts: given again it is the same."""
+    parts = b"".join(uuid.UUID(one).bytes_le for one in (client, resource, *([user] if user else [])))
+    return base64.urlsafe_b64encode(parts).decode().rstrip("=")
+
+
+def grant(client: str, person: Person, resource: str, scope: str) -> Doc:
     """A delegated permission that one user gave an application."""
     return {
-        "id": f"{scene.chance.getrandbits(210):042x}",
+        "id": grant_id(client, resource, person.id),
         "clientId": client,
         "consentType": "Principal",
         "principalId": person.id,
@@ -298,5 +306,23 @@ def device(scene: Scene, person: Person, at: datetime, name: str, system: str) -
         "systemLabels": [],
         "trustType": "Workplace",
         "alternativeSecurityIds": [],
+        "@sim.owner": person.id,
+    }
+
+
+def machine(scene: Scene, person: Person, at: datetime, device: Doc, domain: str) -> Doc:
+    """The machine of Defender for Endpoint that a device of the directory is."""
+    return {
+        "id": f"{scene.chance.getrandbits(160):040x}",
+        "computerDnsName": f"{device['displayName'].lower()}.{domain}",
+        "aadDeviceId": device["deviceId"],
+        "osPlatform": "Windows11",
+        "version": "23H2",
+        "healthStatus": "Active",
+        "onboardingStatus": "Onboarded",
+        "riskScore": "High",
+        "lastIpAddress": person.address,
+        "firstSeen": stamp(at - timedelta(days=200)),
+        "lastSeen": stamp(at),
         "@sim.owner": person.id,
     }

@@ -247,6 +247,27 @@ def rule_evidence(person: Person, hidden: Doc, raised: datetime) -> Doc:
     )
 
 
+def device_evidence(device: Doc, machine: Doc, raised: datetime) -> Doc:
+    """That a device takes part, by the ids of both services that can act on it."""
+    name, _, domain = machine["computerDnsName"].partition(".")
+    return evidence(
+        "deviceEvidence",
+        raised,
+        ["compromised"],
+        mdeDeviceId=machine["id"],
+        azureAdDeviceId=device["deviceId"],
+        deviceDnsName=machine["computerDnsName"],
+        hostName=name,
+        dnsDomain=domain,
+        osPlatform=machine["osPlatform"],
+        healthStatus="active",
+        riskScore="high",
+        onboardingStatus="onboarded",
+        lastIpAddress=machine["lastIpAddress"],
+        loggedOnUsers=[],
+    )
+
+
 def alert(
     scene: Scene,
     *,
@@ -259,6 +280,7 @@ def alert(
     last: datetime,
     source: str = "microsoftDefenderForCloudApps",
     detection: str = "cloudAppSecurity",
+    product: str = "Microsoft Defender for Cloud Apps",
 ) -> Doc:
     """An alert of `alerts_v2` without description and evidence."""
     number = scene.chance.getrandbits(40)
@@ -272,7 +294,7 @@ def alert(
         "determination": "confirmedActivity" if status == "resolved" else None,
         "serviceSource": source,
         "detectionSource": detection,
-        "productName": "Microsoft Defender for Cloud Apps",
+        "productName": product,
         "detectorId": None,
         "tenantId": scene.tenant,
         "title": title,

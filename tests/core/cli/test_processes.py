@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-FOLLOW = ("run", "graph-alerts-to-intake", "--connection", "contoso=sim", "--connection", "siem=sim")
+FOLLOW = ("run", "alerts-to-intake", "--connection", "contoso=sim", "--connection", "siem=sim")
 HEAVY = (
     "jinja2", "sqlalchemy", "alembic", "dbos", "msal", "rich", "requests", "jsonschema", "cryptography",
     "counterplay_std", "counterplay_m365", "counterplay_intake", "counterplay_sim",
@@ -66,7 +66,7 @@ def test_an_interrupted_run_ends_with_130_and_goes_on_at_the_next_start(desk: An
     again = desk.playbook(*FOLLOW, "--once")
 
     assert process.returncode == 130
-    assert out.startswith("graph-alerts-to-intake: interrupted in ")
+    assert out.startswith("alerts-to-intake: interrupted in ")
     assert err == "\nfinishing what is in flight; once more to end at once\n"
     assert again.code == 0
     assert "  6 of 6 alerts arrived.\n" in again.out

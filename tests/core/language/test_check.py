@@ -71,7 +71,7 @@ USER = "  - {id: user, uses: demo.get_user, with: {user_id: x}}\n"
          "p.yaml:3:9: cannot read the expression `event.a ==`: unexpected end; "
          "expressions are written as in Jinja2"),
         (HEAD + "filter: steps.a.result\nsteps: []",
-         "p.yaml:3:9: `steps` is not known here; filters see the event alone: event, meta and inputs"),
+         "p.yaml:3:9: `steps` is not known here; filters see the event alone: event, meta, inputs and internal"),
         (HEAD + "filter: inputs.gone == 1\nsteps: []",
          "p.yaml:3:9: there is no input 'gone'; declare it under `inputs:` (declared: none)"),
         (HEAD + "steps: [{uses: demo.log, with: {text: '{{ event.__class__ }}'}}]",

@@ -17,7 +17,7 @@ from counterplay.clock import now
 from counterplay.engine import dbos_engine
 from counterplay.language import Playbook, load_text
 from counterplay.plugins import PluginHost
-from counterplay.runtime import dispatch, feeds, outcomes, pipeline
+from counterplay.runtime import dispatch, feeds, outcomes, reception
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.session import Ended, Session, Task
 from counterplay.store.database import Database, open_database
@@ -66,7 +66,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "SWEEP", 0.05)
     monkeypatch.setattr(dbos_engine, "LISTENER_INTERVAL", 0.01)
     monkeypatch.setattr(feeds, "_LONGEST_DELAY", 0.05)
-    monkeypatch.setattr(pipeline, "LONGEST_DELAY", 0.05)
+    monkeypatch.setattr(reception, "LONGEST_DELAY", 0.05)
 
 
 @dataclass

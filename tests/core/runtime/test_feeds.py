@@ -12,7 +12,7 @@ from counterplay import BlockedError, ConfigError, GoneError, PermanentError, Re
 from counterplay.clock import now
 from counterplay.errors import StateError
 from counterplay.events import Page
-from counterplay.runtime import pipeline
+from counterplay.runtime import reception
 from counterplay.store.feeds import FeedStore
 from counterplay.store.keys import UNTIMED, UnitKeys
 
@@ -201,7 +201,7 @@ def test_two_units_that_own_each_others_events_both_end(bench, lab, put) -> None
 
 def test_waiting_for_an_original_is_no_failed_attempt(bench, lab, put, monkeypatch) -> None:
     """A spare that looked a hundred times may still fail to be fetched without being quarantined."""
-    monkeypatch.setattr(pipeline, "UNIT_ATTEMPTS", 2)
+    monkeypatch.setattr(reception, "UNIT_ATTEMPTS", 2)
     put("u1", RetryableError("500", status=500, **SOON), body("a"))
     put("u2", body("a", "b"))
     assert bench.run(forward(bench)).exit_code == 0
@@ -299,12 +299,40 @@ def test_a_service_that_fails_once_is_asked_again(bench, lab, put) -> None:
 
 def test_a_unit_that_answers_errors_for_ever_is_set_aside(bench, lab, put, monkeypatch) -> None:
     """After a number of attempts, so that the feed can come to an end."""
-    monkeypatch.setattr(pipeline, "UNIT_ATTEMPTS", 3)
+    monkeypatch.setattr(reception, "UNIT_ATTEMPTS", 3)
     put("u1", RetryableError("500", status=500, **SOON))
     put("u2", body("b"))
     assert bench.run(forward(bench)).exit_code == 1
     assert lab.fetched.count("u1") == 3
     assert bench.rows("SELECT reason FROM cp_unit WHERE unit_key = 'u1'") == [("500 (3 attempts)",)]
+
+
+def test_a_unit_that_is_refused_alone_holds_back_no_other(bench, lab, put, monkeypatch) -> None:
+    """A 403 on one blob: the others arrive in the same session, and the one is set aside in the end."""
+    monkeypatch.setattr(reception, "UNIT_ATTEMPTS", 3)
+    put("u0", BlockedError("403 forbidden", status=403))
+    for number in range(1, 30):
+        put(f"u{number}", body(f"e{number}"))
+    ended = bench.run(forward(bench))
+    assert ended.exit_code == 1
+    assert len(lab.taken["collect"]) == 29
+    ((status, reason),) = bench.rows("SELECT status, reason FROM cp_unit WHERE unit_key = 'u0'")
+    assert (status, reason) == ("quarantined", "403 forbidden (3 attempts, others were given)")
+    assert 3 <= lab.fetched.count("u0") <= 5
+
+
+def test_a_source_that_refuses_every_unit_is_blocked_and_blames_none(bench, lab, put) -> None:
+    """A permission that was taken away: exit code 3, and everything arrives once it is back."""
+    for number in range(30):
+        put(f"u{number}", BlockedError("403 AF10001", status=403))
+    ended = bench.run(forward(bench))
+    assert (ended.exit_code, lab.taken["collect"]) == (3, [])
+    assert any("AF10001" in text for text in ended.notices.values())
+    assert bench.rows("SELECT DISTINCT status, attempts FROM cp_unit") == [("listed", 0)]
+    for number in range(30):
+        put(f"u{number}", body(f"e{number}"))
+    assert bench.run(forward(bench)).exit_code == 0
+    assert len(lab.taken["collect"]) == 30
 
 
 def test_a_missing_secret_is_no_fault_of_a_unit(bench, lab, put) -> None:
@@ -421,11 +449,11 @@ def test_what_retention_took_is_a_recorded_gap(bench, lab, put, monkeypatch) -> 
     """A session that comes too late names the hole, goes on past it, and says so once."""
     from lab_plugin import Source
 
-    monkeypatch.setattr(Source, "retention", timedelta(hours=2))
+    monkeypatch.setattr(Source, "retention", timedelta(hours=4))
     assert bench.run(forward(bench)).exit_code == 0  # a new subscriber begins where it can be read
     old = (now() - timedelta(hours=9)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     with bench.store() as database, database.write() as connection:
-        connection.exec_driver_sql("UPDATE cp_subscription SET mark = ?", (old,))
+        connection.exec_driver_sql("UPDATE cp_subscription SET mark = ?1, listed = ?1, seen = ?1", (old,))
     put("u1", body("a"), minutes_ago=30)
     ended = bench.run(forward(bench))
     assert ended.exit_code == 1
@@ -467,3 +495,16 @@ def test_an_event_that_vanished_from_the_unit_that_owned_it_is_not_lost(bench, l
     lab.units["u2"][1][:] = [body("b", "c")]
     assert bench.run(forward(bench)).exit_code == 0
     assert sorted(ids(lab.taken["collect"])) == ["a", "b", "c"]
+
+
+def test_a_playbook_is_told_what_is_missing(bench, lab, put) -> None:
+    """An event of std.gaps for a unit that was lost, once."""
+    watch = bench.playbook(
+        "watch", trigger={"uses": "std.gaps"}, sinks=[{"uses": "lab.store", "with": {"to": "watch"}}]
+    )
+    put("u1", GoneError("AF20051"))
+    assert bench.run(forward(bench)).exit_code == 1
+    for _ in range(2):
+        assert bench.run(watch).exit_code == 0
+        ((told),) = [json.loads(raw) for raw in lab.taken["watch"]]
+        assert (told["kind"], told["unit"], told["cause"]) == ("lost", "u1", "AF20051")

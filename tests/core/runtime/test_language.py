@@ -540,6 +540,11 @@ def test_a_key_starts_one_run_within_its_window(bench, lab, put) -> None:
     ended = bench.run(once(bench))
     assert (sorted(lab.acted), ended.figures["runs_suppressed"]) == (["1", "3"], 1)
     ((holder,),) = bench.rows("SELECT run_id FROM cp_once WHERE key = 'ada'")
+    account = bench.rows(
+        "SELECT sum(events), sum(runs), sum(suppressed), sum(known), sum(delivered + a.duplicates + filtered)"
+        " FROM cp_acknowledgement a JOIN cp_unit ON cp_unit.id = unit_id"
+    )
+    assert account == [(4, 2, 2, 0, 0)]
     assert bench.rows("SELECT key, run_key, run_id FROM cp_suppressed ORDER BY run_key") == [
         ("ada", "2", holder),
         ("ada", "4", holder),

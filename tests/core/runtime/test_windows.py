@@ -1,12 +1,13 @@
 """Windows and low-water marks, as pure functions of time."""
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counterplay.runtime.windows import Window, advanced, is_closed, readable_from, tiles
+from counterplay.runtime.windows import Cursor, Hole, Window, is_closed, readable_from, tiles
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BASE = datetime(2026, 3, 2, 8, tzinfo=UTC)
@@ -40,13 +41,84 @@ def test_a_mark_passes_nothing_that_is_open_or_waiting(
     windows = tiles(mark, now, width)
     closed = [one for one in windows if data.draw(st.booleans())]
     waiting = data.draw(st.lists(MOMENTS, max_size=3))
-    moved = advanced(mark, closed, waiting)
-    assert moved >= mark
-    passed = [one for one in windows if one.start < moved]
+    moved = Cursor(mark, mark, mark).after_listing(closed, windows).after_work(waiting)
+    assert mark <= moved.mark <= moved.listed <= moved.seen <= max(now, mark)
+    passed = [one for one in windows if one.start < moved.listed]
     assert all(one in closed for one in passed)
-    if moved > mark:
-        assert moved == passed[-1].end
-        assert not any(start < moved for start in waiting)
+    if moved.mark > mark:
+        assert all(moved.mark <= start for start in waiting)
+
+
+class Life:
+    """A source that is listed, or not, and what a subscriber's cursor makes of it."""
+
+    width, settle, reach = timedelta(hours=1), timedelta(hours=2), timedelta(hours=30)
+
+    def __init__(self) -> None:
+        self.now = BASE
+        self.cursor = Cursor(BASE - timedelta(hours=3), BASE - timedelta(hours=3), BASE - timedelta(hours=3))
+        self.since = self.cursor.mark
+        self.listed_at: dict[int, datetime] = {}  # by minute: when it was listed last
+        self.holes: list[Hole] = []
+        self.waiting: set[datetime] = set()
+
+    def step(self, minutes: int, refused: frozenset[int], waits: bool, done: bool) -> None:
+        self.now += timedelta(minutes=minutes)
+        edge = readable_from(self.now, self.reach)
+        assert edge is not None
+        self.cursor, holes = self.cursor.after_expiry(edge)
+        self.holes += holes
+        windows = tiles(self.cursor.listed, self.now, self.width)
+        answered = [one for number, one in enumerate(windows) if number % 7 not in refused]
+        for one in answered:
+            for minute in range(*(int((at - EPOCH).total_seconds()) // 60 for at in (one.start, one.end))):
+                self.listed_at[minute] = self.now
+            if waits:
+                self.waiting.add(one.start)
+        closed = [one for one in answered if is_closed(one, self.now, self.width, self.settle)]
+        before, self.cursor = self.cursor, self.cursor.after_listing(closed, answered)
+        if done:
+            self.waiting.clear()
+        self.cursor = self.cursor.after_work(self.waiting)
+        assert before.mark <= self.cursor.mark <= self.cursor.listed <= self.cursor.seen <= self.now
+
+    def restart(self) -> None:
+        """Only the cursor is kept; `seen` may be kept late."""
+        self.cursor = replace(self.cursor, seen=self.cursor.listed)
+
+
+STEPS = st.tuples(
+    st.integers(1, 600), st.frozensets(st.integers(0, 6)), st.booleans(), st.booleans(), st.booleans()
+)
+
+
+@given(st.lists(STEPS, max_size=15))
+def test_every_minute_is_listed_after_it_settled_or_in_a_hole(
+    steps: list[tuple[int, frozenset[int], bool, bool, bool]],
+) -> None:
+    """Whatever is refused and however long nobody asks: behind the cursor nothing is missing unsaid, no
+    hole is made where the last listing was made, and none is named twice."""
+    life = Life()
+    for minutes, refused, waits, done, restarts in steps:
+        life.step(minutes, refused, waits, done)
+        if restarts:
+            life.restart()
+    in_holes = [
+        minute
+        for hole in life.holes
+        for minute in range(*(int((at - EPOCH).total_seconds()) // 60 for at in (hole.start, hole.end)))
+    ]
+    assert len(in_holes) == len(set(in_holes))
+    covered = set(in_holes)
+    first, last = (int((at - EPOCH).total_seconds()) // 60 for at in (life.since, life.cursor.listed))
+    for minute in range(first, last):
+        end_of_tile = EPOCH + timedelta(hours=minute // 60 + 1)
+        settled = minute in life.listed_at and life.listed_at[minute] >= end_of_tile + life.settle
+        assert settled or minute in covered
+    for hole in life.holes:
+        for minute in range(*(int((at - EPOCH).total_seconds()) // 60 for at in (hole.start, hole.end))):
+            if hole.seen:
+                assert minute in life.listed_at
 
 
 @given(MOMENTS, st.lists(MOMENTS, min_size=1, max_size=3), WIDTHS)
@@ -54,8 +126,8 @@ def test_a_mark_stops_at_a_unit_that_was_listed_with_other_bounds(
     mark: datetime, starts: list[datetime], width: timedelta
 ) -> None:
     """An older listing began in the middle of today's window: that window may not be passed."""
-    now = BASE + timedelta(days=3)
-    moved = advanced(mark, tiles(mark, now, width), starts)
+    windows = tiles(mark, BASE + timedelta(days=3), width)
+    moved = Cursor(mark, mark, mark).after_listing(windows, windows).after_work(starts).mark
     assert moved == mark or all(moved <= start for start in starts)
 
 
@@ -63,8 +135,24 @@ def test_a_mark_stops_at_a_unit_that_was_listed_with_other_bounds(
 def test_a_mark_reaches_the_end_when_all_is_done(mark: datetime, width: timedelta) -> None:
     """Two steps come as far as one."""
     windows = tiles(mark, BASE + timedelta(days=3), width)
-    assert advanced(mark, windows, []) == windows[-1].end
-    assert advanced(advanced(mark, windows[:2], []), windows, []) == windows[-1].end
+    start = Cursor(mark, mark, mark)
+    whole = start.after_listing(windows, windows).after_work([])
+    assert whole == Cursor(*[windows[-1].end] * 3)
+    assert start.after_listing(windows[:2], windows[:2]).after_listing(windows, []).after_work([]) == whole
+
+
+def test_what_waits_is_not_given_up_at_the_edge() -> None:
+    """Units that were listed stay with the subscriber, however old; only what was not listed is a hole."""
+    day = timedelta(days=1)
+    cursor = Cursor(BASE, BASE + 3 * day, BASE + 4 * day)
+    assert cursor.after_expiry(BASE + 2 * day) == (cursor, ())
+    moved, holes = cursor.after_expiry(BASE + 5 * day)
+    assert moved == Cursor(BASE, BASE + 5 * day, BASE + 5 * day)
+    assert holes == (
+        Hole(BASE + 3 * day, BASE + 4 * day, seen=True),
+        Hole(BASE + 4 * day, BASE + 5 * day, seen=False),
+    )
+    assert moved.after_work([BASE + day]).mark == BASE + day
 
 
 def test_a_window_is_closed_when_it_is_whole_and_has_settled() -> None:

@@ -1,16 +1,28 @@
 """The ledger: subscriptions, units, ownership of events, acknowledgements, cursors."""
 
+import uuid
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from counterplay.clock import now
+from counterplay.clock import from_text, now
 from counterplay.errors import StateError
 from counterplay.events import Unit
 from counterplay.store.database import Database
-from counterplay.store.feeds import Counts, DeadLetter, Delivered, FeedKey, FeedStore, Fetched, StoredUnit
+from counterplay.store.feeds import (
+    Counts,
+    DeadLetter,
+    Delivered,
+    FeedKey,
+    FeedStore,
+    Fetched,
+    NewGap,
+    StoredUnit,
+)
 from counterplay.store.keys import UNTIMED, UnitKeys
 from counterplay.store.ranges import Positions
 from counterplay.store.tables import acknowledgement, dead_letter, feed, key_hour, unit_keys
@@ -65,7 +77,7 @@ def acknowledge(feeds: FeedStore, feed_id: int, unit_id: int, playbook: str) -> 
 def test_a_second_subscription_is_the_first_one(feeds: FeedStore, key: FeedKey) -> None:
     """A later look-back does not move a place that is already taken."""
     first = feeds.subscribe(key, "a", SINCE)
-    feeds.advance(first.feed_id, "a", HOUR)
+    feeds.advance(first.feed_id, "a", HOUR, HOUR, HOUR)
     again = feeds.subscribe(key, "a", HOUR + timedelta(days=1))
     assert (first.new, again.new) == (True, False)
     assert (again.feed_id, again.since, again.mark) == (first.feed_id, SINCE, HOUR)
@@ -208,9 +220,26 @@ def test_a_damaged_cursor_is_no_first_run(feeds: FeedStore, key: FeedKey, damage
 def test_a_mark_never_goes_back(feeds: FeedStore, key: FeedKey) -> None:
     """Whoever comes late with an older mark changes nothing."""
     feed_id = feeds.subscribe(key, "a", SINCE).feed_id
-    feeds.advance(feed_id, "a", HOUR)
-    feeds.advance(feed_id, "a", HOUR - timedelta(hours=1))
-    assert feeds.subscribe(key, "a", SINCE).mark == HOUR
+    later, earlier = HOUR + timedelta(hours=1), HOUR - timedelta(hours=1)
+    feeds.advance(feed_id, "a", HOUR, HOUR, later)
+    feeds.advance(feed_id, "a", earlier, earlier, earlier)
+    found = feeds.subscribe(key, "a", SINCE)
+    assert (found.mark, found.listed, found.seen) == (HOUR, HOUR, later)
+
+
+def test_a_store_that_only_knows_a_mark_was_listed_up_to_it(
+    feeds: FeedStore, key: FeedKey, database: Database
+) -> None:
+    """What was not kept at that time is taken for not listed."""
+    feed_id = feeds.subscribe(key, "a", SINCE).feed_id
+    feeds.advance(feed_id, "a", HOUR, HOUR, HOUR)
+    with database.write() as connection:
+        connection.execute(sa.text("UPDATE cp_subscription SET listed = NULL, seen = NULL"))
+    found = feeds.subscribe(key, "a", SINCE)
+    assert (found.mark, found.listed, found.seen) == (HOUR, HOUR, HOUR)
+    later = HOUR + timedelta(hours=1)
+    feeds.advance(feed_id, "a", HOUR, later, later)
+    assert feeds.subscribe(key, "a", SINCE).seen == later
 
 
 def test_within_a_unit_the_second_of_two_is_the_duplicate(feeds: FeedStore, key: FeedKey) -> None:
@@ -320,10 +349,45 @@ def test_a_postponed_unit_waits_for_its_time(feeds: FeedStore, key: FeedKey) -> 
 def test_a_gap_is_recorded_once(feeds: FeedStore, key: FeedKey, database: Database) -> None:
     """The same hole found twice is one hole."""
     feed_id = feeds.subscribe(key, "a", SINCE).feed_id
-    for _ in range(2):
-        feeds.record_gap(feed_id, "a", SINCE, HOUR, "retention")
+    assert feeds.record_gap(feed_id, "a", SINCE, HOUR, "retention").new == 1
+    assert feeds.record_gap(feed_id, "a", SINCE, HOUR, "retention") == NewGap(0, 0)
+    assert feeds.record_gap(feed_id, "b", SINCE, HOUR, "retention").new == 1
     with database.read() as connection:
-        assert connection.execute(sa.text("SELECT count(*) FROM cp_gap")).scalar() == 1
+        assert connection.execute(sa.text("SELECT count(*) FROM cp_gap")).scalar() == 2
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 30), st.integers(1, 10), st.sampled_from(["off", "retention"])), max_size=8
+    )
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_gaps_never_overlap_and_cover_what_was_recorded(
+    database: Database, ranges: list[tuple[int, int, str]]
+) -> None:
+    """However they overlap, each minute is in one gap; one that only goes on is no new one."""
+    feeds = FeedStore(database)
+    feed_id = feeds.subscribe(FeedKey("t", "c", "x", str(uuid.uuid4())), "a", SINCE).feed_id
+    minutes: dict[int, str] = {}
+    for start, length, cause in ranges:
+        fresh = [minute for minute in range(start, start + length) if minute not in minutes]
+        first, last = (SINCE + timedelta(minutes=at) for at in (start, start + length))
+        found = feeds.record_gap(feed_id, "a", first, last, cause)
+        assert found.seconds == 60 * len(fresh)
+        starts = [minute for minute in fresh if minute - 1 not in fresh]
+        assert found.new == sum(minutes.get(minute - 1) != cause for minute in starts)
+        minutes |= dict.fromkeys(fresh, cause)
+    with database.read() as connection:
+        rows = connection.execute(
+            sa.text('SELECT start, "end", cause FROM cp_gap WHERE feed_id = :feed'), {"feed": feed_id}
+        ).all()
+    known: dict[int, str] = {}
+    for row in rows:
+        first, last = ((from_text(at) - SINCE) // timedelta(minutes=1) for at in row[:2])
+        for minute in range(first, last):
+            assert minute not in known
+            known[minute] = row.cause
+    assert known == minutes
 
 
 def test_an_interrupted_transaction_leaves_nothing(feeds: FeedStore, key: FeedKey) -> None:

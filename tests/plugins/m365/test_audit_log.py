@@ -134,6 +134,68 @@ def test_a_foreign_webhook_is_not_taken_away(
     assert starts(wire) == []
 
 
+@pytest.mark.parametrize(
+    ("answer", "again"),
+    [
+        ({"json": {"status": "enabled"}}, None),
+        ({"status": 400, "json": error("AF20023", "Disabled by a tenant admin.")}, "AF20023"),
+    ],
+)
+def test_a_subscription_is_started_once_in_fifteen_minutes(
+    context: Context,
+    wire: responses.RequestsMock,
+    trigger: AuditLog,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: dict[str, Any],
+    again: str | None,
+) -> None:
+    """However often it is found off; what the service said to the start is said again meanwhile."""
+    clock = [1000.0]
+    monkeypatch.setattr("counterplay_m365.triggers.audit_log.time.monotonic", lambda: clock[0])
+    wire.get(LIST, json=[{"contentType": "Audit.General", "status": "disabled", "webhook": None}])
+    wire.post(START, **answer)
+    for minutes, count in ((0, 1), (5, 1), (16, 2)):
+        clock[0] = 1000.0 + 60 * minutes
+        if again is None:
+            trigger.prepare(context)
+        else:
+            with pytest.raises(BlockedError, match=again):
+                trigger.prepare(context)
+        assert len(starts(wire)) == count
+
+
+def test_a_start_that_was_not_answered_does_not_count(
+    context: Context, wire: responses.RequestsMock, trigger: AuditLog
+) -> None:
+    """A fault of the service costs no quarter of an hour."""
+    wire.get(LIST, json=[])
+    for _ in range(context.http.attempts):
+        wire.post(START, status=503)
+    with pytest.raises(RetryableError):
+        trigger.prepare(context)
+    wire.post(START, json={"status": "enabled"})
+    trigger.prepare(context)
+    assert len(starts(wire)) == context.http.attempts + 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "off"),
+    [
+        ([{"contentType": "Audit.General", "status": "enabled"}], None),
+        ([{"contentType": "audit.general"}], None),
+        ([{"contentType": "Audit.General", "status": "disabled"}], "Audit.General (disabled)"),
+        ([{"contentType": "DLP.All", "status": "enabled"}], "Audit.General (removed)"),
+    ],
+)
+def test_a_subscription_that_is_off_is_told(
+    context: Context, wire: responses.RequestsMock, trigger: AuditLog, entry: list[Any], off: str | None
+) -> None:
+    """What becomes available meanwhile is lost, so the host has to know; nothing is changed by asking."""
+    wire.get(LIST, json=entry)
+    assert trigger.interruption(context) == (off and f"the subscription was off: {off}")
+    assert starts(wire) == []
+
+
 def test_a_listing_is_paged_to_its_end(
     context: Context, wire: responses.RequestsMock, trigger: AuditLog
 ) -> None:

@@ -1,29 +1,22 @@
 """Every request of the triggers, and every answer to it, held against Microsoft's contract of Graph."""
 
 import json
-import re
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
-import jsonschema
 import pytest
-import requests
+from tests.fixtures.graph_contract import Watched
 
 from counterplay import Context, Event, PollTrigger
 from counterplay.language import with_defaults
 from counterplay.plugins import PluginHost
-from counterplay.wire import Wire
 from counterplay_m365.tenant import Tenant
 from counterplay_m365.triggers import audit_search
 from counterplay_sim.graph_rules import GraphRules
 from counterplay_sim.testing import Plan, Simulator, Strictness
 
 HOST = PluginHost.load()
-CONTRACTS = Path(__file__).parents[2] / "contracts"
 PERMISSIONS = [
     "AuditLog.Read.All",
     "AuditLogsQuery.Read.All",
@@ -50,62 +43,6 @@ FEEDS: list[tuple[str, dict[str, Any], str | None]] = [
         None,
     ),
 ]
-
-
-@cache
-def contract(version: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((CONTRACTS / f"graph-{version}.openapi.json").read_text("utf-8"))
-    return found
-
-
-def operation(version: str, path: str, method: str) -> dict[str, Any]:
-    """The contract's operation behind a path."""
-    for template, operations in contract(version)["paths"].items():
-        if re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path) and method.lower() in operations:
-            found: dict[str, Any] = operations[method.lower()]
-            return found
-    raise AssertionError(f"the contract has no {method} {path} in {version}")
-
-
-def validate(version: str, schema: dict[str, Any], value: Any) -> None:
-    whole = {**schema, "components": contract(version)["components"]}
-    jsonschema.Draft202012Validator(whole).validate(value)
-
-
-def resolved(version: str, node: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        found: Any = contract(version)
-        for part in node["$ref"].removeprefix("#/").split("/"):
-            found = found[part]
-        node = found
-    return node
-
-
-class Watched(Wire):
-    """A wire that holds what passes it against the contract."""
-
-    seen = 0
-
-    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
-        response = super().send(request, **options)
-        url = urlsplit(str(request.url))
-        match = re.fullmatch(r".*/(v1\.0|beta)(/.*)", unquote(url.path))
-        assert match is not None
-        assert request.method is not None
-        version, path = match.groups()
-        described = operation(version, path, request.method)
-        known = {resolved(version, one)["name"] for one in described.get("parameters", ())}
-        assert {name for name, _ in parse_qsl(url.query)} <= known | {"$skiptoken"}, request.url
-        if request.body:
-            body = resolved(version, described["requestBody"])["content"]["application/json"]["schema"]
-            validate(version, body, json.loads(request.body))
-        answers = described["responses"]
-        answer = answers.get(str(response.status_code)) or answers.get("2XX") or answers["default"]
-        content = resolved(version, answer).get("content")
-        if content:
-            validate(version, content["application/json"]["schema"], response.json())
-        self.seen += 1
-        return response
 
 
 @pytest.fixture(scope="module")

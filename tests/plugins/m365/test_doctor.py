@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +11,24 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from counterplay import BlockedError, Context, Need, PollTrigger, UnavailableError
+from counterplay import (
+    Action,
+    BlockedError,
+    Context,
+    Diagnosis,
+    Need,
+    PollTrigger,
+    StepContext,
+    UnavailableError,
+    WorkError,
+)
 from counterplay.cli import playbook as command
 from counterplay.language import with_defaults
 from counterplay.plugins import PluginHost
 from counterplay.wire import Wire
+from counterplay_m365.own_roles import ROLES
 from counterplay_m365.tenant import Tenant
+from counterplay_m365.triggers.audit_log import AuditLog
 from counterplay_sim.graph_rules import GraphRules
 from counterplay_sim.testing import Plan, Simulator, Strictness, close_all
 
@@ -29,40 +42,56 @@ FEEDS = {
     "m365.directory_audits": {},
     "m365.hunting": {"query": "AlertInfo | take 1"},
 }
+OTHERS = ("m365.audit_log", "m365.get_user", "m365.revoke_sessions", "m365.block_sign_in")
 SECURITY = ["SecurityAlert.Read.All", "SecurityIncident.Read.All", "ThreatHunting.Read.All"]
 IDENTITY = ["IdentityRiskEvent.Read.All", "IdentityRiskyUser.Read.All", "AuditLog.Read.All"]
 LICENCES = ["LicenseAssignment.Read.All"]
+RESPONSE = ["User.Read.All", "User.EnableDisableAccount.All", "User.RevokeSessions.All"]
+REST = ["MailboxSettings.ReadWrite", "RoleManagement.Read.Directory", "Application.Read.All"]
 PERMISSIONS = {
     "nothing": [],
-    "other": ["MailboxSettings.Read"],
     "security": [*SECURITY, *LICENCES],
     "identity": [*IDENTITY, *LICENCES],
-    "all": [*SECURITY, *IDENTITY, *LICENCES],
+    "response": [*RESPONSE, "ActivityFeed.Read"],
+    "all": [*SECURITY, *IDENTITY, *RESPONSE, *REST, *LICENCES, "ActivityFeed.Read"],
 }
-#: By licence and permissions: a letter for each feed in their order. `.` works, `p` permission is missing,
+#: By licence and permissions: a letter for each module in their order. `.` works, `p` permission is missing,
 #: `l` unavailable for want of a licence.
 TABLE = {
-    ("free", "nothing"): "ppppppp",
-    ("free", "other"): "ppppppp",
-    ("free", "security"): "llppppl",
-    ("free", "identity"): "pplll.p",
-    ("free", "all"): "lllll.l",
-    ("p1", "nothing"): "ppppppp",
-    ("p1", "other"): "ppppppp",
-    ("p1", "security"): "llppppl",
-    ("p1", "identity"): "pp....p",
-    ("p1", "all"): "ll....l",
-    ("business_premium", "nothing"): "ppppppp",
-    ("business_premium", "other"): "ppppppp",
-    ("business_premium", "security"): "..ppppl",
-    ("business_premium", "identity"): "pp....p",
-    ("business_premium", "all"): "......l",
-    ("e5", "nothing"): "ppppppp",
-    ("e5", "other"): "ppppppp",
-    ("e5", "security"): "..pppp.",
-    ("e5", "identity"): "pp....p",
-    ("e5", "all"): ".......",
+    ("free", "nothing"): "ppppppp pppp",
+    ("free", "security"): "llppppl pppp",
+    ("free", "identity"): "pplll.p pppp",
+    ("free", "response"): "ppppppp ....",
+    ("free", "all"): "lllll.l ....",
+    ("p1", "nothing"): "ppppppp pppp",
+    ("p1", "security"): "llppppl pppp",
+    ("p1", "identity"): "pp....p pppp",
+    ("p1", "response"): "ppppppp ....",
+    ("p1", "all"): "ll....l ....",
+    ("business_premium", "nothing"): "ppppppp pppp",
+    ("business_premium", "security"): "..ppppl pppp",
+    ("business_premium", "identity"): "pp....p pppp",
+    ("business_premium", "response"): "ppppppp ....",
+    ("business_premium", "all"): "......l ....",
+    ("e5", "nothing"): "ppppppp pppp",
+    ("e5", "security"): "..pppp. pppp",
+    ("e5", "identity"): "pp....p pppp",
+    ("e5", "response"): "ppppppp ....",
+    ("e5", "all"): "....... ....",
 }
+EVERYTHING = """\
+name: everything
+description: All that is followed, and what contains an account.
+playbooks:
+  - office365-to-intake
+  - alerts-to-intake
+  - incidents-to-intake
+  - identity-risk-to-intake
+  - directory-audit-to-intake
+  - defender-hunting-to-intake
+  - contain-compromised-account
+"""
+SNAPSHOTS = Path(__file__).parent / "doctor"
 
 
 UNHURRIED = Strictness(graph=GraphRules(throttle_scale=0))
@@ -72,59 +101,76 @@ UNHURRIED = Strictness(graph=GraphRules(throttle_scale=0))
 def simulator(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Simulator]:
-    """A small tenant with a licence."""
+    """A small tenant with a licence, whose audit feed was started."""
     with Simulator(
         tmp_path_factory.mktemp(request.param),
         seed=3,
         plan=Plan(events=20, users=8, licence=request.param),
         strictness=UNHURRIED,
     ) as made:
+        context = connected(made, ["ActivityFeed.Read"])
+        with context.http:
+            AuditLog({}).prepare(context)
         yield made
+
+
+def grant(simulator: Simulator, permissions: list[str]) -> None:
+    (tenant,) = simulator._tenants.values()
+    tenant.grants["activity"] = [one for one in permissions if one.startswith("ActivityFeed.")]
+    tenant.grants["graph"] = [one for one in permissions if not one.startswith("ActivityFeed.")]
 
 
 def connected(simulator: Simulator, permissions: list[str]) -> Context:
     """A new sign-in of an app that was granted these permissions and no others."""
-    (tenant,) = simulator._tenants.values()
-    tenant.grants["graph"] = permissions
+    grant(simulator, permissions)
     connection = Tenant("sim", simulator.info()["m365.tenant"])
     return Context(http=Wire(connection, attempts=2, backoff=0), connection=connection)
 
 
 def needs() -> list[Need]:
-    found = []
-    for uses, arguments in FEEDS.items():
-        info = HOST.module(uses)
-        found.append(
-            Need(uses, with_defaults(info.schema, arguments), tuple(info.permissions), tuple(info.licences))
-        )
-    return found
+    return [need(uses) for uses in (*FEEDS, *OTHERS)]
+
+
+def need(uses: str) -> Need:
+    info = HOST.module(uses)
+    return info.need(with_defaults(info.schema, FEEDS.get(uses, {})))
 
 
 @pytest.mark.parametrize("permissions", PERMISSIONS)
 def test_what_it_predicts_is_what_happens(simulator: Simulator, permissions: str) -> None:
-    """The table, and the first poll of each feed held against it."""
+    """The table, and the first poll of each feed and one use of each action held against it."""
     licence = next(iter(simulator._tenants.values())).licence
     context = connected(simulator, PERMISSIONS[permissions])
     assert context.connection is not None
     with context.http:
         found = {one.about: one for one in context.connection.examine(context, needs())}
         letters = ""
-        for uses in FEEDS:
+        for uses in (*FEEDS, *OTHERS):
             one = found[uses]
-            letters += "." if one.ok else "l" if one.detail.startswith("unavailable: ") else "p"
+            letter = "." if one.ok else "l" if one.detail.startswith("unavailable: ") else "p"
+            letters += " " * (uses == OTHERS[0]) + letter
             assert one.ok is not None
-            assert bool(one.grant) == (letters[-1] == "p")
-            assert happens(uses, context) == letters[-1], one
+            assert bool(one.grant) == (letter == "p")
+            assert happens(uses, context, user_of(simulator, administrator=False)) == letter, one
 
     assert letters == TABLE[licence, permissions]
 
 
-def happens(uses: str, context: Context) -> str:
+def happens(uses: str, context: Context, user_id: str) -> str:
     info = HOST.module(uses)
-    trigger = info.cls(with_defaults(info.schema, FEEDS[uses]))
-    assert isinstance(trigger, PollTrigger)
+    module = info.cls(
+        with_defaults(info.schema, FEEDS.get(uses, {"user_id": user_id} if info.kind == "action" else {}))
+    )
     try:
-        trigger.poll(context, None, context.now() - timedelta(minutes=5))
+        match module:
+            case PollTrigger():
+                module.poll(context, None, context.now() - timedelta(minutes=5))
+            case AuditLog():
+                module.prepare(context)
+            case Action():
+                step = StepContext(http=context.http, connection=context.connection)
+                module.capture(step)
+                module.run(step)
     except UnavailableError:
         return "l"
     except BlockedError:
@@ -132,30 +178,189 @@ def happens(uses: str, context: Context) -> str:
     return "."
 
 
-def test_a_clock_that_is_wrong_is_told(simulator: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than five minutes make tokens and windows fail."""
-    from counterplay_m365 import doctor
+def user_of(simulator: Simulator, *, administrator: bool) -> str:
+    """Somebody who holds a role, or somebody whom nobody protects and Active Directory does not own."""
+    (tenant,) = simulator._tenants.values()
+    holders = {one["principalId"] for one in tenant.objects["roleAssignment"].values()}
+    return next(
+        str(one["id"])
+        for one in tenant.objects["user"].values()
+        if (one["id"] in holders) == administrator and not one.get("onPremisesSyncEnabled")
+    )
 
+
+@pytest.mark.parametrize("permissions", PERMISSIONS)
+def test_the_printed_table(
+    simulator: Simulator, permissions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it stands in `doctor/`; UPDATE_SNAPSHOTS=1 writes it anew, to be read before it is committed."""
+    grant(simulator, PERMISSIONS[permissions])
+    monkeypatch.setenv("COLUMNS", "80")
+    workspace_of(simulator, tmp_path)
+    (tmp_path / "playbooks").mkdir()
+    (tmp_path / "playbooks" / "everything.yaml").write_text(EVERYTHING)
+
+    done = call(tmp_path, "everything")
+
+    licence = next(iter(simulator._tenants.values())).licence
+    file = SNAPSHOTS / f"{licence}-{permissions}.txt"
+    printed = re.sub(
+        r"\([^()]*request-id [^()]*\)", "(request-id …)", f"{done.stdout}exit {done.exit_code}\n"
+    )
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        file.write_text(printed)
+    assert printed == file.read_text()
+
+
+def test_a_role_of_the_app_is_looked_for(simulator: Simulator) -> None:
+    """Without it an administrator's account is refused, as doctor says; with it it is not."""
+    (tenant,) = simulator._tenants.values()
+    administrator = user_of(simulator, administrator=True)
+    context = connected(simulator, [*RESPONSE, *REST])
+    assert context.connection is not None
+    with context.http:
+        (before,) = [one for one in examined(context) if one.about == "m365.block_sign_in"]
+        refused = refusal(context, administrator)
+        own = context.connection.own_names()[1]  # type: ignore[index]  # a list here
+        given = {
+            "id": "own-role",
+            "principalId": own,
+            "roleDefinitionId": ROLES["Privileged Authentication Administrator"],
+            "directoryScopeId": "/",
+            "appScopeId": None,
+            "principalOrganizationId": tenant.id,
+            "condition": None,
+        }
+        tenant.objects["roleAssignment"].put("own-role", given)
+        try:
+            found = {one.about: one for one in examined(context)}
+            allowed = refusal(context, administrator)
+        finally:
+            tenant.objects["roleAssignment"].remove("own-role")
+
+    assert (before.ok, refused) == (True, True)
+    assert before.detail == (
+        "permitted; not for accounts that hold an administrator role: that takes the role "
+        "Privileged Authentication Administrator"
+    )
+    assert (found["roles of the app"].detail, allowed) == ("Privileged Authentication Administrator", False)
+    assert found["m365.block_sign_in"].detail == "permitted"
+
+
+def examined(context: Context) -> list[Diagnosis]:
+    assert context.connection is not None
+    return list(context.connection.examine(context, needs()))
+
+
+def refusal(context: Context, user_id: str) -> bool:
+    info = HOST.module("m365.block_sign_in")
+    action = info.cls(with_defaults(info.schema, {"user_id": user_id}))
+    assert isinstance(action, Action)
+    try:
+        action.run(StepContext(http=context.http, connection=context.connection))
+    except WorkError as error:
+        return error.status == 403
+    return False
+
+
+@pytest.mark.parametrize(
+    ("always", "readable", "ok"), [(True, True, False), (True, False, None), (False, False, True)]
+)
+def test_a_role_that_a_call_always_takes(
+    simulator: Simulator, always: bool, readable: bool, ok: bool | None
+) -> None:
+    """Missing it is a refusal; not being able to look is told as such."""
+    role = {"any": ["User Administrator"], "for": "new passwords", "always": always}
+    context = connected(simulator, REST if readable else [])
+    assert context.connection is not None
+    with context.http:
+        found = {one.about: one for one in context.connection.examine(context, [Need("x", roles=(role,))])}
+
+    assert found["x"].ok is ok
+    assert "User Administrator for new passwords" in found["x"].detail
+    assert found["x"].grant == (("Entra ID role: User Administrator",) if always else ())
+    assert found["roles of the app"].ok is (True if readable else None)
+
+
+def test_auditing_that_is_off_is_told(simulator: Simulator) -> None:
+    """A listing of a subscription that is started says so."""
     context = connected(simulator, PERMISSIONS["all"])
     assert context.connection is not None
-    monkeypatch.setattr(doctor, "MOST_SKEW", timedelta(seconds=-1))
     with context.http:
-        found = {one.about: one for one in context.connection.examine(context, needs())}
+        (on,) = [one for one in examined(context) if one.about == "audit log"]
+        simulator.disturb([{"kind": "auditing_off"}])
+        try:
+            (off,) = [one for one in examined(context) if one.about == "audit log"]
+        finally:
+            simulator.calm()
+
+    assert on.detail.startswith("on; subscriptions that are started: Audit.AzureActiveDirectory")
+    assert off.ok is False
+    assert "turn on unified auditing (Set-AdminAuditLogConfig" in off.detail
+
+
+def test_a_principal_that_is_disabled_is_told(simulator: Simulator) -> None:
+    """The Management API's: no token is given for it, and both lines say what to do."""
+    (tenant,) = simulator._tenants.values()
+    principals = tenant.objects["servicePrincipal"]
+    (own,) = principals.where("appId", "c5393580-f805-4401-95e8-94b7a6ef2fc2")
+    principals.put(own["id"], {**own, "accountEnabled": False})
+    try:
+        context = connected(simulator, PERMISSIONS["all"])
+        with context.http:
+            found = {one.about: one for one in examined(context)}
+    finally:
+        principals.put(own["id"], own)
+
+    assert "AADSTS500014: the service's principal is disabled" in found["sign-in to Management Activity API"].detail  # fmt: skip  # noqa: E501
+    assert "enable it for users to sign in" in found["Office 365 Management APIs"].detail
+    assert found["m365.audit_log"].detail == "no sign-in to Management Activity API"
+    assert found["m365.audit_log"].ok is False
+
+
+def test_a_service_that_cannot_be_reached_is_told(simulator: Simulator) -> None:
+    """Nothing listens there: no feed is called well."""
+    grant(simulator, PERMISSIONS["all"])
+    settings = {**simulator.info()["m365.tenant"], "graph_url": "https://127.0.0.1:9"}
+    connection = Tenant("sim", settings)
+    context = Context(http=Wire(connection, attempts=1, backoff=0), connection=connection)
+    with context.http:
+        found = {one.about: one for one in examined(context)}
+
+    assert found["clock"].detail.startswith("Microsoft Graph cannot be reached: ")
+    assert found["clock"].ok is False
+    assert {found[uses].ok for uses in FEEDS} == {None}
+
+
+def test_a_clock_that_is_wrong_is_told(simulator: Simulator) -> None:
+    """More than five minutes make tokens and windows fail."""
+    context = connected(simulator, PERMISSIONS["all"])
+    simulator.disturb([{"kind": "clock_skew", "service": "graph", "skew": 600}])
+    try:
+        with context.http:
+            found = {one.about: one for one in examined(context)}
+    finally:
+        simulator.calm()
 
     assert found["clock"].ok is False
-    assert "this machine's clock is 0 s" in found["clock"].detail or "1 s" in found["clock"].detail
+    assert re.fullmatch(
+        r"this machine's clock is (59\d|600) s behind of Microsoft Graph; set it right", found["clock"].detail
+    )
+
+
+def workspace_of(simulator: Simulator, root: Path) -> None:
+    """Its connections, as a tenant and an intake of one's own."""
+    info = simulator.info()
+    settings = json.dumps({"uses": "m365.tenant", **info["m365.tenant"]})
+    intake = json.dumps({"uses": "intake.key", **info["intake.key"]})
+    (root / "counterplay.yaml").write_text(f"connections:\n  contoso: {settings}\n  siem: {intake}\n")
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Path]:
     with Simulator(tmp_path / ".counterplay", seed=3, plan=Plan(events=20, users=8, licence="p1")) as made:
-        info = made.info()
-        (tenant,) = made._tenants.values()
-        tenant.grants["graph"] = [*LICENCES, "AuditLog.Read.All"]
-        tenant.grants["activity"] = []
-        settings = json.dumps({"uses": "m365.tenant", **info["m365.tenant"]})
-        intake = json.dumps({"uses": "intake.key", **info["intake.key"]})
-        (tmp_path / "counterplay.yaml").write_text(f"connections:\n  contoso: {settings}\n  siem: {intake}\n")
+        grant(made, [*LICENCES, "AuditLog.Read.All"])
+        workspace_of(made, tmp_path)
         yield tmp_path
     close_all()
 
@@ -210,3 +415,21 @@ def test_a_feed_of_the_audit_log_without_its_permission_is_refused(workspace: Pa
     row = next(one for one in json.loads(done.stdout)["findings"] if one["about"] == "m365.audit_log")
     assert row["ok"] is False
     assert row["grant"] == ["Office 365 Management APIs: ActivityFeed.Read"]
+
+
+def test_domains_that_count_as_inside_are_a_need(workspace: Path) -> None:
+    """A playbook that asks for them needs a permission, unless the workspace names them."""
+    (workspace / "playbooks").mkdir()
+    (workspace / "playbooks" / "foreign.yaml").write_text(
+        "name: foreign\ntrigger: {uses: m365.sign_ins, connection: contoso}\n"
+        "filter: not (event.ipAddress | m365_is_internal(internal))\n"
+        "sinks: [{uses: intake.forward, connection: siem}]\n"
+    )
+    refused = json.loads(call(workspace, "foreign", "--json").stdout)
+    config = workspace / "counterplay.yaml"
+    config.write_text(config.read_text() + "internal: {domains: [contoso.com]}\n")
+    fine = json.loads(call(workspace, "foreign", "--json").stdout)
+
+    assert refused["grants"] == {"contoso": ["Microsoft Graph: Organization.Read.All"]}
+    assert fine["grants"] == {}
+    assert "internal" not in [row["about"] for row in fine["findings"]]

@@ -13,6 +13,7 @@ from counterplay_m365.entities import (
     m365_addresses,
     m365_apps,
     m365_devices,
+    m365_external,
     m365_is_internal,
     m365_mailboxes,
 )
@@ -195,3 +196,26 @@ def test_anything_can_be_looked_through(found: Any) -> None:
     """Alerts come from many products: a shape that nobody expected gives less, and raises nothing."""
     for helper in HELPERS.values():
         assert isinstance(helper(found), list)
+
+
+def test_what_is_inside_comes_from_the_workspace() -> None:
+    """`internal` as expressions hold it goes in whole; a list keeps what is foreign, each thing once."""
+    internal = {"domains": ["contoso.com"], "networks": ["203.0.113.0/24"]}
+
+    assert m365_is_internal("ana@contoso.com", internal)
+    assert not m365_is_internal("198.51.100.1", internal)
+    assert m365_external(["203.0.113.9", "198.51.100.1", 7, "", "198.51.100.1", "x@y.example"], internal) == [
+        "198.51.100.1",
+        "x@y.example",
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_evidence_can_be_told_inside_from_outside(kind: str) -> None:
+    """Whatever addresses a kind of evidence gives: all are ours here, and there none but private ones."""
+    item = example(kind)
+    for helper in (m365_addresses, m365_mailboxes):
+        found = helper([item])
+        assert m365_external(found, {"domains": ["contoso.com"], "networks": ["203.0.113.0/24"]}) == []
+        foreign = m365_external(found, {"domains": ["x.example"], "networks": []})
+        assert foreign == [one for one in found if one != "10.0.0.7"]

@@ -22,7 +22,7 @@ USER = {"user_id": "ana"}
 INSIDE = {"contoso.com"}
 READ_ONLY = (
     "it was made by another client, so Graph neither shows what it does nor changes it: "
-    "use Get-InboxRule and Disable-InboxRule of Exchange Online PowerShell"
+    "use Get-InboxRule, Disable-InboxRule and Remove-InboxRule of Exchange Online PowerShell"
 )
 
 
@@ -47,6 +47,7 @@ def rule(rule_id: str, **changes: Any) -> JsonObject:
 
 BAD = rule("AQ/A+1=", displayName="Rule", actions={"forwardTo": to("x@evil.example")})
 GOOD = rule("good")
+FORWARDS = ["forwards to x@evil.example"]
 OPAQUE = rule("opaque", isReadOnly=True, conditions=None, actions=None)
 
 
@@ -72,6 +73,7 @@ def mailbox(wire: responses.RequestsMock) -> dict[str, JsonObject]:
         return answer
 
     wire.get(ANA, json={"userPrincipalName": "ana@contoso.com", "proxyAddresses": ["SMTP:ana@contoso.com"]})
+    wire.get(f"{ANA}/mailboxSettings", json={"archiveFolder": "AAMkArchive="})
     wire.add_callback("GET", RULES, listed)
     wire.add_callback("PATCH", f"{RULES}/AQ%2FA%2B1%3D", patched("AQ/A+1="))
     for name in ("good", "opaque"):
@@ -101,6 +103,7 @@ def mailbox(wire: responses.RequestsMock) -> dict[str, JsonObject]:
         ({"displayName": " a "}, ["has the meaningless name 'a'"]),
         ({"displayName": "..,"}, ["has the meaningless name '..,'"]),
         ({"displayName": "", "actions": {}}, []),
+        ({"displayName": " "}, ["has no name"]),
         ({"conditions": {"subjectContains": ["Invoice"]}}, []),
         ({"conditions": {"subjectContains": ["been Hacked?"]}}, ["picks mail about hacked"]),
         ({"conditions": {"bodyContains": ["phishing"]}, "actions": {"markImportance": "high"}}, []),
@@ -115,6 +118,25 @@ def mailbox(wire: responses.RequestsMock) -> dict[str, JsonObject]:
 def test_the_marks_of_attackers_rules(changes: JsonObject, found: list[str]) -> None:
     """Mail that leaves, vanishes or is hidden is marked; filing mail is not."""
     assert inbox_rules.reasons(rule("1", **changes), INSIDE) == found
+
+
+@pytest.mark.parametrize(
+    ("folder", "hides"),
+    [
+        ("RSS Feeds", True),
+        ("rss-feeds", True),
+        ("Conversation History", True),
+        ("Archiv", True),
+        ("Invoices 2026", False),
+        ("AAMkADArSSArchive" + "x" * 100, False),
+        (None, False),
+    ],
+)
+def test_folders_in_which_nobody_looks_are_hiding_places(folder: str | None, hides: bool) -> None:
+    """The folder's name tells, in whatever language; an id that happens to hold those letters does not."""
+    assert inbox_rules.reasons(rule("1"), INSIDE, folder) == (
+        [f"hides mail in the folder {folder!r}"] if hides else []
+    )
 
 
 @given(
@@ -168,6 +190,7 @@ def test_stated_domains_are_inside(context: StepContext, mailbox: Any) -> None:
 def test_rules_are_listed_over_pages(context: StepContext, wire: responses.RequestsMock) -> None:
     """Links are followed to the end."""
     wire.get(ANA, json={})
+    wire.get(f"{ANA}/mailboxSettings", json={})
     wire.get(f"{RULES}?$skip=2", json={"value": [rule("b")]})
     wire.get(RULES, json={"value": [rule("a")], "@odata.nextLink": f"{RULES}?$skip=2"})
 
@@ -177,8 +200,8 @@ def test_rules_are_listed_over_pages(context: StepContext, wire: responses.Reque
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"json": {"value": [{"displayName": "x"}]}}, "answered no list of rules"),
-        ({"json": {}}, "answered no list of rules"),
+        ({"json": {"value": [{"displayName": "x"}]}}, "answered no list"),
+        ({"json": {}}, "answered no list"),
         ({"json": {"value": [], "@odata.nextLink": RULES}}, "answered pages without an end"),
         ({"body": "<html>"}, "answered 200 with something that is not JSON"),
     ],
@@ -216,7 +239,7 @@ def test_suspicious_rules_are_disabled_and_others_left(context: StepContext, mai
     fits("m365.disable_inbox_rules", result)
     assert result == {
         "user_id": "ana",
-        "disabled": [{"id": "AQ/A+1=", "name": "Rule"}],
+        "disabled": [{"id": "AQ/A+1=", "name": "Rule", "reasons": FORWARDS}],
         "skipped": [{"id": "opaque", "name": "Newsletters", "reason": READ_ONLY}],
     }
     assert [one["isEnabled"] for one in mailbox.values()] == [False, True, True]
@@ -225,6 +248,7 @@ def test_suspicious_rules_are_disabled_and_others_left(context: StepContext, mai
         "displayName": "Rule",
         "isEnabled": True,
         "isReadOnly": False,
+        "reasons": FORWARDS,
     }
     assert action.verify(context, before, result) is True
     assert action.inverse(before, result) == Inverse(
@@ -242,7 +266,11 @@ def test_the_inverse_brings_the_rules_back(context: StepContext, mailbox: Any) -
     result = EnableInboxRules(inverse.arguments).run(context)
 
     fits("m365.enable_inbox_rules", result)
-    assert result == {"user_id": "ana", "enabled": [{"id": "AQ/A+1=", "name": "Rule"}], "skipped": []}
+    assert result == {
+        "user_id": "ana",
+        "enabled": [{"id": "AQ/A+1=", "name": "Rule", "reasons": FORWARDS}],
+        "skipped": [],
+    }
     assert list(mailbox.values()) == [BAD, GOOD, OPAQUE]
 
 
@@ -256,7 +284,7 @@ def test_named_rules_are_disabled_and_the_rest_reported(context: StepContext, ma
 
     assert action.run(context) == {
         "user_id": "ana",
-        "disabled": [{"id": "good", "name": "Newsletters"}],
+        "disabled": [{"id": "good", "name": "Newsletters", "reasons": []}],
         "skipped": [
             {"id": "AQ/A+1=", "name": "Rule", "reason": "it is disabled already"},
             {"id": "opaque", "name": "Newsletters", "reason": READ_ONLY},
@@ -308,7 +336,10 @@ def test_an_attempt_that_was_cut_is_settled_by_reading(context: StepContext, mai
     mailbox["AQ/A+1="]["isEnabled"] = False
     assert action.settled(context, before) == {
         "user_id": "ana",
-        "disabled": [{"id": "AQ/A+1=", "name": "Rule"}, {"id": "second", "name": "Rule"}],
+        "disabled": [
+            {"id": "AQ/A+1=", "name": "Rule", "reasons": FORWARDS},
+            {"id": "second", "name": "Rule", "reasons": FORWARDS},
+        ],
         "skipped": [{"id": "opaque", "name": "Newsletters", "reason": READ_ONLY}],
     }
 

@@ -3,10 +3,20 @@
 import json
 import os
 import re
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, Self
 
+import click
 import pytest
+import requests
 import responses
 import yaml
 from click.testing import CliRunner, Result
@@ -16,6 +26,7 @@ from counterplay.cli import playbook as command
 from counterplay.errors import CounterplayError
 from counterplay.plugins import PluginHost
 from counterplay.wire import Wire
+from counterplay_m365 import setup
 from counterplay_m365.entra import entra_session
 from counterplay_m365.registration import ADMINISTRATOR_NEEDS, device_code_token
 from counterplay_m365.setup import least_permissions
@@ -103,6 +114,202 @@ def test_from_nothing_to_events_in_the_intake(
     ran = call(root, "run", "alerts-to-intake", "--once", "--json")
     assert ran.exit_code == 0, ran.output
     assert json.loads(ran.stdout)["figures"]["delivered:alerts-to-intake"] >= 1
+
+
+def test_a_new_administrator_signs_in_and_needs_nothing_but_what_is_printed(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    """No app, no token, no workspace: a code to enter, lines to copy, and events arrive."""
+    info = simulator.info()
+    assert call(tmp_path, "init").exit_code == 0
+    words = ["connections", "setup", "m365.tenant", "--create", *addresses(simulator)]
+    command_line = [sys.executable, "-m", "counterplay", *words]
+    printed = ""
+    with subprocess.Popen(command_line, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            printed += line
+            asked = re.search(r"open the page (\S+) and enter the code (\w+)", line)
+            if asked is not None:
+                page = requests.get(
+                    asked[1], {"user_code": asked[2]}, verify=info["m365.tenant"]["ca_file"], timeout=10
+                )
+                assert page.status_code == 200
+    assert process.returncode == 0, printed
+    assert "They take no role of Entra ID." in printed
+    lines = printed.partition("Add this to counterplay.yaml:\n\n")[2]
+    siem = json.dumps({"uses": "intake.key", **info["intake.key"]})
+    (tmp_path / "counterplay.yaml").write_text(f"{lines}  siem: {siem}\n")
+
+    for playbook in ("office365-to-intake", "alerts-to-intake"):
+        ran = call(tmp_path, "run", playbook, "--once", "--json")
+        assert ran.exit_code == 0, ran.output
+
+    verdict = simulator.oracle().verdict()
+    assert (verdict.events.missing, verdict.events.duplicated) == ((), ())
+    assert verdict.events.arrived > 0
+    (tenant,) = simulator._tenants.values()
+    made = [one for one in tenant.objects["directoryAudit"].values() if one["initiatedBy"]["user"]]
+    assert "Add application" in {one["activityDisplayName"] for one in made}
+
+
+@pytest.mark.parametrize(("person", "said"), [("declines", "AADSTS65004"), ("member", "AADSTS90094")])
+def test_who_may_not_or_will_not_register_an_app_is_told(
+    simulator: Simulator, tmp_path: Path, person: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sign-in ends, with what it takes."""
+    ca_file = simulator.info()["m365.tenant"]["ca_file"]
+
+    def enter(message: str = "", **_: object) -> None:
+        asked = re.search(r"open the page (\S+) and enter the code (\w+)", message)
+        if asked is not None:
+            query = {"user_code": asked[2], "sim_user": person}
+            assert requests.get(asked[1], query, verify=ca_file, timeout=10).status_code == 200
+
+    monkeypatch.setattr(click, "echo", enter)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    words = ["connections", "setup", "m365.tenant", "--create", *addresses(simulator)]
+
+    with pytest.raises(BlockedError, match=f"{said}: .*consent"):
+        command.main(words, standalone_mode=False)
+    assert not list(tmp_path.rglob("contoso*"))
+
+
+def test_it_waits_until_consent_is_given(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The printed link is followed while it waits; then it goes on by itself."""
+    info = simulator.info()["m365.tenant"]
+    headers = {"Authorization": f"Bearer {administrators_token(simulator)}"}
+
+    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        url = f"{info['graph_url']}/v1.0{path}"
+        answer = requests.post(url, json=body, headers=headers, verify=info["ca_file"], timeout=10)
+        assert answer.ok, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    roles = ["b0afded3-3588-46d8-8b3d-9842eff778da", "e2f98668-2877-4f38-a2f4-8202e0717aa1"]
+    access = [{"id": role, "type": "Role"} for role in roles]
+    wanted = {"resourceAppId": "00000003-0000-0000-c000-000000000000", "resourceAccess": access}
+    app = post("/applications", {"displayName": "by hand", "requiredResourceAccess": [wanted]})
+    post("/servicePrincipals", {"appId": app["appId"]})
+    secret = post(f"/applications/{app['id']}/addPassword", {"passwordCredential": {}})["secretText"]
+    monkeypatch.setenv("APP_SECRET", secret)
+    link = f"{info['authority']}/{info['tenant_id']}/adminconsent"
+
+    def consent(_seconds: float) -> None:
+        query = {"client_id": app["appId"], "redirect_uri": "https://localhost"}
+        requests.get(link, query, verify=info["ca_file"], allow_redirects=False, timeout=10)
+
+    monkeypatch.setattr(setup, "_pause", consent)
+    done = call(
+        tmp_path,
+        *("connections", "setup", "m365.tenant", "--client-id", app["appId"], "--wait", "60"),
+        *("--client-secret", "${env:APP_SECRET}", "--playbook", "sign-ins-to-intake", *addresses(simulator)),
+    )
+
+    assert done.exit_code == 0, done.output
+    assert done.output.index("Waiting for consent") < done.output.index("Consent is given.")
+    assert f"{link}?client_id={app['appId']}&" in done.output
+    assert 'client_secret: "${env:APP_SECRET}"' in done.output
+    assert secret not in done.output
+
+
+def test_the_webhook_is_tried_given_and_wakes_the_feed(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Microsoft's trial is answered by the command itself, and what it prints takes the notifications."""
+    monkeypatch.setenv("ADMIN_TOKEN", administrators_token(simulator))
+    assert call(tmp_path, "init").exit_code == 0
+    with Front(simulator.folder / "server.pem") as front:
+        done = call(
+            tmp_path,
+            *("connections", "setup", "m365.tenant", "--create", "--admin-token-env", "ADMIN_TOKEN"),
+            *("--playbook", "office365-to-intake", *addresses(simulator)),
+            *("--webhook", front.url, "--listen", f"127.0.0.1:{front.behind}"),
+        )
+
+    assert done.exit_code == 0, done.output
+    assert "  webhook for Audit.Exchange: given\n" in done.output
+    (tenant,) = simulator._tenants.values()
+    given = {(one["webhook"]["address"], one["webhook"]["status"]) for one in tenant.subscriptions.values()}
+    assert given == {(f"{front.url}/push/m365.audit_webhook/contoso", "enabled")}
+    (auth_id,) = {one["webhook"]["authId"] for one in tenant.subscriptions.values()}
+    assert len(auth_id) > 30
+    assert auth_id not in done.output
+    lines = done.output.partition("counterplay.yaml:\n\n")[2]
+    config, _, playbook = lines.partition(
+        "\nand this as playbooks/audit-webhook.yaml, then run `playbook up`:\n"
+    )
+    (tmp_path / "counterplay.yaml").write_text(config)
+    (tmp_path / "playbooks" / "audit-webhook.yaml").write_text(textwrap.dedent(playbook.lstrip("\n")))
+    checked = call(tmp_path, "check", "audit-webhook")
+    assert checked.exit_code == 0, checked.output
+    settings = yaml.safe_load(config)["connections"]["contoso"]
+    assert Path(settings["webhook_auth_id"].removeprefix("${file:").removesuffix("}")).read_text() == auth_id
+
+
+def test_a_webhook_that_nobody_answers_is_not_given(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The subscriptions are started without it, and the exit code says that not all worked."""
+    monkeypatch.setenv("ADMIN_TOKEN", administrators_token(simulator))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    done = call(
+        tmp_path,
+        *("connections", "setup", "m365.tenant", "--create", "--admin-token-env", "ADMIN_TOKEN"),
+        *("--playbook", "office365-to-intake", *addresses(simulator)),
+        *("--webhook", "https://127.0.0.1:9", "--listen", "127.0.0.1:0"),
+    )
+
+    assert done.exit_code == 1, done.output
+    assert re.search(r"webhook for Audit.General: .*AF20021", done.output)
+    assert "The audit subscriptions are started;" in done.output
+    refused = call(tmp_path, "connections", "setup", "m365.tenant", "--webhook", "http://x.example", *addresses(simulator))  # fmt: skip  # noqa: E501
+    assert "http://x.example is not an HTTPS address" in refused.stdout
+
+
+class Front:
+    """A TLS proxy before a listener, as it stands on the internet."""
+
+    def __init__(self, certificate: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.behind: int = probe.getsockname()[1]
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarding(self.behind))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"https://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+def _forwarding(port: int) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+            answer = requests.post(
+                f"http://127.0.0.1:{port}{self.path}", data=body, headers=headers, timeout=10
+            )
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Handler
 
 
 def test_the_registration_has_what_the_playbooks_need_and_no_more(

@@ -175,7 +175,7 @@ def test_sign_in_is_set(
     result = action(USER).run(context)
 
     fits(f"m365.{action.name}", result)
-    assert result == {"user_id": "ana@contoso.com", "account_enabled": enabled}
+    assert result == {"user_id": "ana@contoso.com", "account_enabled": enabled, "note": None}
     assert json.loads(wire.calls[-1].request.body or b"") == {"accountEnabled": enabled}
 
 
@@ -209,7 +209,11 @@ def test_an_unknown_attempt_is_settled_by_reading(context: StepContext, wire: re
     """The account's state tells whether the attempt took effect."""
     wire.get(ANA, json={"accountEnabled": False})
 
-    assert BlockSignIn(USER).settled(context, {}) == {"user_id": "ana@contoso.com", "account_enabled": False}
+    assert BlockSignIn(USER).settled(context, {}) == {
+        "user_id": "ana@contoso.com",
+        "account_enabled": False,
+        "note": None,
+    }
     assert BlockSignIn(USER).verify(context, {}, {}) is True
     assert AllowSignIn(USER).settled(context, {}) is None
     assert AllowSignIn(USER).verify(context, {}, {}) is False
@@ -254,7 +258,7 @@ def test_an_administrator_is_told_from_a_missing_permission(
         BlockSignIn(USER).run(context)
 
     assert str(caught.value) == (
-        "the app may change accounts, but not 'ana@contoso.com', which holds an administrator role: "
+        "the app may change accounts, but not 'ana@contoso.com': it holds an administrator role: "
         "Microsoft Graph answered 403 Authorization_RequestDenied: Insufficient privileges.; change it by "
         "hand, or give the app's service principal the role Privileged Authentication Administrator"
     )

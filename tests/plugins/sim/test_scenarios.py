@@ -38,6 +38,7 @@ EXPECTED: dict[str, tuple[set[str], set[str]]] = {
         {"sessions", "authentication_methods"},
     ),
     "mass-download": ({"UserLoggedIn", "FileDownloaded", "AnonymousLinkCreated"}, {"sessions"}),
+    "compromised-device": ({"UserLoggedIn", "MailItemsAccessed"}, {"sessions", "devices", "machines"}),
 }
 
 
@@ -70,8 +71,10 @@ _STATE = (
     "malicious_rules",
     "grants",
     "service_principals",
+    "app_roles",
     "authentication_methods",
     "devices",
+    "machines",
     "forwarding",
 )
 
@@ -112,7 +115,8 @@ def test_attacks_together_have_a_victim_each(tmp_path: Any) -> None:
         assert all(chain.left or chain.scenario == "quiet" for chain in chains)
         (consent,) = [chain for chain in chains if chain.scenario == "malicious-oauth-consent"]
         tenant = simulator.tenant
-        tenant.objects["oauth2PermissionGrant"].remove(consent.grants[0])
+        for grant in consent.grants:
+            tenant.objects["oauth2PermissionGrant"].remove(grant)
         app = tenant.objects["servicePrincipal"][consent.service_principals[0]]
         tenant.objects["servicePrincipal"].put(app["id"], {**app, "accountEnabled": False})
 
@@ -120,6 +124,31 @@ def test_attacks_together_have_a_victim_each(tmp_path: Any) -> None:
 
     assert not after["malicious-oauth-consent"].left
     assert after["aitm-token-theft"].left
+
+
+def test_a_colleague_of_the_victim_consented_too(tmp_path: Any) -> None:
+    """The alert names one of two people: whoever asks the application for its consents finds both."""
+    scenario = build(1, CREATED, Plan(events=50, scenarios=("malicious-oauth-consent",)))
+    (truth,) = scenario.truth["chains"]
+    consents = {one["id"]: one for one in scenario.objects["oauth2PermissionGrant"]}
+
+    people = {consents[key]["principalId"] for key in truth["grants"]}
+
+    assert len(people) == len(truth["grants"]) == 2
+    assert truth["victim"] in people
+    assert {one["clientId"] for one in consents.values()} == set(truth["service_principals"])
+
+
+def test_an_infected_notebook_is_named_by_the_ids_of_both_services(tmp_path: Any) -> None:
+    """Defender for Endpoint isolates it by one id, Entra ID disables it by the other."""
+    scenario = build(1, CREATED, Plan(events=50, scenarios=("compromised-device",)))
+    (truth,) = scenario.truth["chains"]
+    (device,), (machine,) = scenario.objects["device"], scenario.objects["machine"]
+    alert = next(one for one in scenario.alerts if one["id"] == truth["alert"])
+    (named,) = [one for one in alert["evidence"] if "mdeDeviceId" in one]
+
+    assert (named["mdeDeviceId"], named["azureAdDeviceId"]) == (machine["id"], device["deviceId"])
+    assert machine["aadDeviceId"] == device["deviceId"]
 
 
 def test_a_quiet_tenant_has_no_victim(tmp_path: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from counterplay import (
     Action,
+    Connection,
     Context,
     Event,
     FeedTrigger,
@@ -44,6 +45,8 @@ class Lab:
     act: Callable[[StepContext, JsonObject], JsonObject] = lambda _context, arguments: {"echo": arguments}
     guard: Callable[[EffectIntent], EffectVerdict | None] = lambda _intent: None
     ended: list[JsonObject] = field(default_factory=list)
+    domains: Sequence[str] | Exception = ()
+    asked_domains: int = 0
 
 
 LAB = Lab()
@@ -87,6 +90,25 @@ class Log(PollTrigger):
 
     def delivery_key(self, event: Event) -> str | None:
         return event.data.get("id")
+
+
+class Place(Connection):
+    """Somewhere that may know which domains are its own."""
+
+    name = "place"
+
+    def internal_domains(self, context: Context) -> Sequence[str]:
+        LAB.asked_domains += 1
+        if isinstance(LAB.domains, Exception):
+            raise LAB.domains
+        return LAB.domains
+
+
+class Door(Log):
+    """Emits the prepared pages through a place."""
+
+    name = "door"
+    connection = "lab.place"
 
 
 class Shift(Transform):
@@ -146,7 +168,7 @@ class Press(Act):
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:
     """The modules of this plugin."""
-    return [Source, Log, Shift, Store, Act, Press]
+    return [Source, Log, Place, Door, Shift, Store, Act, Press]
 
 
 @hookimpl

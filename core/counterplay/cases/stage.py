@@ -1,0 +1,192 @@
+"""Where a case is played: a store of its own, connections that lead nowhere or to a simulated tenant."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
+from functools import cache, cached_property
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from counterplay.cases.clock import CaseClock
+from counterplay.cases.model import Answer, Given
+from counterplay.cases.stand_ins import CaseHost, OfflineWire, stand_in_connection
+from counterplay.errors import ConfigError
+from counterplay.events import JsonObject
+from counterplay.hookspecs import ConnectionOffer, Simulation
+from counterplay.language import with_defaults
+from counterplay.language.arguments import problems
+from counterplay.modules import Connection, StepContext
+from counterplay.runtime.opening import Opener
+from counterplay.runtime.terms import planned_name
+from counterplay.store.database import Database, open_database
+from counterplay.store.runs import RunStore
+from counterplay.wire import Wire
+from counterplay.workspace import ConnectionEntry, Workspace
+
+_SHM = Path("/dev/shm")
+
+
+class CaseWorkspace(Workspace):
+    """An empty workspace in a folder of its own, with the playbooks of the author's workspace."""
+
+    def __init__(self, host: CaseHost, folder: Path, real: Workspace, given: Given) -> None:
+        super().__init__(host, folder)
+        self._real = real
+        self._given = given
+
+    @cached_property
+    def config(self) -> JsonObject:
+        return {"guardrails": self._given.guardrails, "internal": self._given.internal}
+
+    @cached_property
+    def entries(self) -> dict[str, ConnectionEntry]:
+        return {}
+
+    @cached_property
+    def offers(self) -> dict[tuple[str, str], ConnectionOffer]:
+        return {}
+
+    def labelled(self, labels: Sequence[str], kind: str) -> Sequence[str]:
+        return ["-".join(labels)]
+
+    def playbook_file(self, name: str) -> Path | Traversable:
+        return self._real.playbook_file(name)
+
+
+class CaseOpener(Opener):
+    """Opens stand-ins for connections, or the simulated ones."""
+
+    def __init__(
+        self, workspace: CaseWorkspace, stop: threading.Event, simulation: Simulation | None
+    ) -> None:
+        super().__init__(workspace, stop)
+        self._simulation = simulation
+        self._kinds: Collection[str] = simulation.kinds() if simulation is not None else ()
+
+    def wire(self, connection: Connection | None, timeout: float | None = None) -> Wire:
+        if connection is not None and self.simulated(connection):
+            return super().wire(connection, timeout)
+        return OfflineWire(connection, stop=self._stop, mask=self.secrets.mask, timeout=timeout)
+
+    def simulated(self, connection: Connection) -> bool:
+        return any(one is connection and kind in self._kinds for (_, kind), one in self._open.items())
+
+    def _opened(self, name: str, kind: str) -> Connection:
+        info = self.host.module(kind)
+        cls = info.cls
+        if not issubclass(cls, Connection):
+            raise ConfigError(f"{kind} is not a connection")
+        if self._simulation is not None and kind in self._kinds:
+            settings = self._offered(self._simulation.settings(kind, name), kind)
+        else:
+            settings = example_of(info.schema)
+            cls = stand_in_connection(cls)
+        return cls(name, with_defaults(info.schema, settings), self.secrets)
+
+
+def example_of(schema: Mapping[str, Any]) -> JsonObject:
+    """Settings for a connection that nobody configured: the schema's own `examples`, else what fits it."""
+    described = schema.get("properties", {})
+    required = schema.get("required", [])
+    for whole in schema.get("examples", []):
+        if isinstance(whole, dict):
+            return {
+                name: _GUESSES[0] if described.get(name, {}).get("writeOnly") else value
+                for name, value in whole.items()
+            }
+    return {name: _example(one) for name, one in described.items() if name in required}
+
+
+_GUESSES: tuple[Any, ...] = (
+    "stand-in-value",
+    "00000000-0000-4000-8000-000000000000",
+    "https://stand-in.example",
+    "stand-in@example.com",
+    "1h",
+    1,
+    True,
+    [],
+    {},
+)
+
+
+def _example(described: Any) -> Any:
+    if not isinstance(described, dict):
+        return _GUESSES[0]
+    offered = [*described.get("examples", []), *described.get("enum", [])]
+    plain = [one for one in offered if not (isinstance(one, str) and "${" in one)]
+    for guess in (*plain, *_GUESSES):
+        if next(problems(guess, described), None) is None:
+            return guess
+    return _GUESSES[0]
+
+
+class CaseStage:
+    """The case that is played, as the stand-ins ask it."""
+
+    def __init__(self, given: Given, runs: RunStore, clock: CaseClock) -> None:
+        self._given = given
+        self._runs = runs
+        self._clock = clock
+        self.records: dict[str, list[bytes]] = {}
+        self.trouble: list[str] = []
+        self._names: dict[tuple[str, str], str] = {}
+
+    def name(self, run_id: str, step_id: str) -> str:
+        """What a step is called in a case: as in a plan."""
+        key = (run_id, step_id)
+        if key not in self._names:
+            run = self._runs.get(run_id)
+            self._names[key] = planned_name(run, step_id) if run is not None else step_id
+        return self._names[key]
+
+    def answer(self, context: StepContext) -> Answer | None:
+        name = self.name(context.run_id, context.step_id)
+        answers = self._given.answers.get(name) or self._given.answers.get(_plain(name))
+        if answers is None:
+            return None
+        return answers[min(context.attempt, len(answers)) - 1]
+
+    def unanswered(self, context: StepContext, request: str) -> None:
+        name = self.name(context.run_id, context.step_id)
+        text = (
+            f"the step {name} asks for {request}, and nothing answers: "
+            f"give `answers: {{{name}: {{result: ...}}}}`, or simulate the services with `tenant: {{}}`"
+        )
+        if text not in self.trouble:
+            self.trouble.append(text)
+
+    def pass_time(self, by: timedelta) -> None:
+        self._clock.advance(by)
+
+    def take(self, uses: str, records: Sequence[bytes]) -> None:
+        self.records.setdefault(uses, []).extend(records)
+
+
+def _plain(name: str) -> str:
+    """A step's name without the places of elements."""
+    parts = [part.partition("[")[0] for part in name.split("/")]
+    return "/".join(parts)
+
+
+def folder() -> TemporaryDirectory[str]:
+    """A folder for a case, in memory where the system has such a place."""
+    return TemporaryDirectory(prefix="counterplay-case-", dir=_SHM if _SHM.is_dir() else None)
+
+
+def new_store(place: Path) -> Database:
+    """An empty store. The tables are made once in a process, and copied."""
+    place.write_bytes(_empty_store())
+    return open_database(f"sqlite:///{place}")
+
+
+@cache
+def _empty_store() -> bytes:
+    with folder() as made:
+        file = Path(made) / "state.db"
+        open_database(f"sqlite:///{file}").close()
+        return file.read_bytes()

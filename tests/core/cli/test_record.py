@@ -1,0 +1,109 @@
+"""`playbook record`: a real run becomes a test that passes, and tells nobody who it was about."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+
+PLAYBOOK = """\
+name: contain
+trigger: {uses: std.manual}
+filter: "'takeover' in event.title"
+steps:
+  - id: user
+    uses: m365.get_user
+    connection: contoso
+    with: {user_id: "{{ event.user }}"}
+  - id: decide
+    uses: std.approval
+    with: {question: "Block {{ steps.user.result.userPrincipalName }}?"}
+  - id: block
+    uses: m365.block_sign_in
+    connection: contoso
+    when: steps.decide.result.approved
+    with: {user_id: "{{ steps.user.result.id }}"}
+  - id: gone
+    uses: m365.get_user
+    connection: contoso
+    with: {user_id: "nobody@{{ event.domain }}"}
+    on_error: continue
+sinks:
+  - {uses: std.jsonl, with: {path: out.jsonl}}
+"""
+EVENT = {
+    "user": "alice@contoso.example",
+    "title": "An account takeover of Alice Abel",
+    "domain": "contoso.example",
+    "seen": "2026-03-02T08:00:00Z",
+    "from": "203.0.113.9",
+    "kind": "signIn",
+}
+
+
+@pytest.fixture
+def recorded(desk: Any) -> Any:
+    """A workspace in which one run has ended, and its id."""
+    desk.write("playbooks/contain.yaml", PLAYBOOK)
+    desk.write("event.json", json.dumps(EVENT))
+    arguments = ("run", "contain", "--event", "event.json", "--connection", "contoso=sim")
+    assert desk.playbook(*arguments).code == 3
+    (question,) = desk.playbook("approvals", "--json").data
+    assert desk.playbook("approve", question["id"]).code == 0
+    said = desk.playbook("run", "contain", "--once", "--connection", "contoso=sim")
+    (run,) = desk.playbook("runs", "list", "--json").data
+    assert run["status"] == "succeeded", said
+    return desk, run["id"]
+
+
+def test_a_run_becomes_a_test_that_passes_without_names(recorded: Any) -> None:
+    """What was equal stays equal, what the playbook looks at stays, and nobody is named."""
+    desk, run = recorded
+    said = desk.playbook("record", run[:8])
+    assert (said.code, said.err) == (0, "")
+    for name in ("alice", "abel", "contoso.example", "203.0.113.9", "signin_of_alice"):
+        assert name not in said.out.casefold()
+    (case,) = yaml.safe_load(said.out)["cases"]
+    event = case["given"]["event"]
+    assert event["user"] == case["given"]["answers"]["user"]["result"]["userPrincipalName"]
+    assert "takeover" in event["title"]
+    assert (event["seen"], event["kind"]) == (EVENT["seen"], EVENT["kind"])
+    (block,) = case["expect"]["effects"]
+    assert block["target"] == case["given"]["answers"]["user"]["result"]["id"]
+    assert block["calls"][0]["body"] == {"accountEnabled": False}
+    assert case["expect"]["steps"]["gone"] == "failed"
+    assert case["expect"]["questions"] == [f"Block {block['subject']}?"]
+
+    desk.write("playbooks/tests/contain.yaml", said.out)
+    tried = desk.playbook("test", "--json")
+    assert tried.code == 0
+    assert [one["passed"] for one in tried.data["cases"]] == [True]
+
+
+def test_a_playbook_that_does_otherwise_by_now_is_told(recorded: Any) -> None:
+    """The test is played before it is written; what differs from the run is named."""
+    desk, run = recorded
+    desk.write(
+        "playbooks/contain.yaml", PLAYBOOK.replace("when: steps.decide.result.approved", "when: false")
+    )
+    desk.write(
+        "playbooks/contain.yaml",
+        PLAYBOOK.replace("when: steps.decide.result.approved", "when: not steps.decide.result.approved"),
+    )
+    said = desk.playbook("record", run)
+    assert said.code == 1
+    assert "this is not as in the run: step block: skipped in the case, succeeded in the run" in said.err
+
+
+def test_a_run_that_is_not_there_or_has_not_ended_is_refused(desk: Any) -> None:
+    """A test of half a run would prove nothing."""
+    desk.write("playbooks/contain.yaml", PLAYBOOK)
+    desk.write("event.json", json.dumps(EVENT))
+    desk.playbook("run", "contain", "--event", "event.json", "--connection", "contoso=sim")
+    assert "there is no run 'r-nothing'" in desk.playbook("record", "r-nothing").err
+    (run,) = desk.playbook("runs", "list", "--json").data
+    said = desk.playbook("record", run["id"])
+    assert said.code == 2
+    assert "is waiting; record a run that succeeded or failed" in said.err

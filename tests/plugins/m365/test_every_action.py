@@ -1,0 +1,371 @@
+"""What holds for every action of m365 that is registered, on a simulated tenant, request by request.
+
+Plan and undo through the command are in tests/effects/test_every_effect.py, which covers each as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jsonschema
+import pytest
+from tests.fixtures.graph_contract import Watched
+from tests.fixtures.m365_actions import HOST, actions, empower, example, inverse, nowhere
+
+from counterplay import Action, InterruptedWork, StepContext
+from counterplay.budgets import Budgets
+from counterplay.plugins import ModuleInfo
+from counterplay.runtime.effects import EffectRunner, Targets
+from counterplay.runtime.results import Outcome
+from counterplay.store.database import open_database
+from counterplay.store.runs import NewRun, RunStore, StoredEffect, run_id
+from counterplay_m365.tenant import Tenant
+from counterplay_sim.digest import state
+from counterplay_sim.faults import Fault, FaultPlan
+from counterplay_sim.graph_rules import GraphRules
+from counterplay_sim.testing import Plan, Simulator, Strictness
+
+DENIED = json.dumps(
+    {
+        "error": {
+            "code": "Authorization_RequestDenied",
+            "message": "Insufficient privileges.",
+            "innerError": {},
+        }
+    }
+)
+BUSY = json.dumps({"error": {"code": "TooManyRequests", "message": "Too many requests."}})
+EFFECTS = actions(effect=True)
+#: Effects that happen anew each time, and why that is no harm.
+NOT_IDEMPOTENT = {
+    "m365.force_password_change": "another password that nobody knows",
+    "m365.revoke_sessions": "sessions are valid from a later time on",
+}
+every_action = pytest.mark.parametrize("info", actions(), ids=lambda info: info.uses)
+every_effect = pytest.mark.parametrize("info", EFFECTS, ids=lambda info: info.uses)
+
+
+class Faults(FaultPlan):
+    """Says what writes came, and can pull the plug when the first one does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[tuple[str, str]] = []
+        self.plug: tuple[threading.Event, str] | None = None
+
+    def pick(self, service: str, method: str, target: str) -> Fault | None:
+        if service == "graph" and method not in ("GET", "HEAD") and "runHuntingQuery" not in target:
+            self.writes.append((method, target))
+            if self.plug is not None:
+                stop, when = self.plug
+                self.plug = None
+                stop.set()
+                return Fault(reset=when)
+        return super().pick(service, method, target)
+
+
+@dataclass
+class Ground:
+    """One simulated tenant for all tests of this file, brought back to its first state after each."""
+
+    simulator: Simulator
+    faults: Faults
+    runs: RunStore
+    connection: Tenant
+    first: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def tenant(self) -> Any:
+        (found,) = self.simulator._tenants.values()
+        return found
+
+    def state(self) -> dict[str, Any]:
+        return state(self.simulator.state_dir)
+
+    def remember(self) -> None:
+        """What there is now is the first state."""
+        kinds = {key.partition("/")[0] for key in self.state()} | {"machineAction", "sessions"}
+        self.first = {
+            kind: {key: copy.deepcopy(self.tenant.objects[kind][key]) for key in self.tenant.objects[kind]}
+            for kind in kinds
+        }
+
+    def restore(self) -> None:
+        """Bring the tenant back to its first state, as if by hand."""
+        for kind, known in self.first.items():
+            there = self.tenant.objects[kind]
+            for key in list(there):
+                if key not in known:
+                    there.remove(key)
+            for key, item in known.items():
+                if key not in there or there[key] != item:
+                    there.put(key, copy.deepcopy(item))
+
+    def prepared(self, info: ModuleInfo) -> dict[str, Any]:
+        """The arguments of an example, in the state in which the action has something to do."""
+        found = example(info.uses, self.tenant)
+        if found.first is None:
+            return found.arguments
+        uses, given = found.first
+        made = Attempt(self, uses, given)
+        done = made.go()
+        assert done.status == "succeeded", done.error
+        effect = made.journal()
+        return inverse(uses, given, effect.before if effect else None, done.result)
+
+
+@dataclass
+class Attempt:
+    """An action as a run tries it: guarded, journalled, sent, settled."""
+
+    ground: Ground
+    uses: str
+    arguments: dict[str, Any]
+    guardrails: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+
+    def __post_init__(self) -> None:
+        """The journal's entries belong to a run."""
+        key = str(uuid.uuid4())
+        self.run_id = run_id("tenant", "test", key)
+        new = NewRun(self.run_id, "tenant", "test", key, {"name": "test"}, b"{}", {}, {}, {})
+        with self.ground.runs.database.write() as connection:
+            self.ground.runs.add(connection, [new])
+
+    def go(self, stop: threading.Event | None = None) -> Outcome:
+        """One attempt. InterruptedWork: `stop` was set meanwhile."""
+        action = self.action()
+        runner = EffectRunner(HOST, self.ground.runs, Targets(), lambda value: value, self.guardrails)
+        with Watched(self.ground.connection, stop=stop, budgets=Budgets(), attempts=3, backoff=0) as http:
+            context = StepContext(
+                http=http, connection=self.ground.connection, run_id=self.run_id, step_id="act"
+            )
+            try:
+                outcome = runner.attempt(self.uses, action, context, "tenant", self.journal())
+            finally:
+                assert not http.problems, http.problems[0]
+        if outcome.effect is not None:
+            with self.ground.runs.database.write() as connection:
+                self.ground.runs.end_effect(
+                    connection, self.run_id, "act", outcome.effect, result=outcome.result, error=outcome.error
+                )
+        return outcome
+
+    def action(self) -> Action:
+        from counterplay.language import with_defaults
+
+        info = HOST.module(self.uses)
+        made = info.cls(with_defaults(info.schema, self.arguments))
+        assert isinstance(made, Action)
+        return made
+
+    def journal(self) -> StoredEffect | None:
+        """The journal's entry, as a process that comes after this one finds it."""
+        return next(iter(self.ground.runs.effects(self.run_id)), None)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+    """A tenant whose application may do everything."""
+    root = tmp_path_factory.mktemp("tenant")
+    faults = Faults()
+    plan = Plan(events=60, users=40, scenarios=("all",))
+    strictness = Strictness(graph=GraphRules(throttle_scale=0))
+    simulator = Simulator(root, seed=5, plan=plan, strictness=strictness)
+    simulator.faults = faults
+    with simulator:
+        (tenant,) = simulator._tenants.values()
+        empower(tenant)
+        database = open_database(f"sqlite:///{root / 'state.db'}")
+        connection = Tenant("contoso", simulator.info()["m365.tenant"])
+        made = Ground(simulator, faults, RunStore(database), connection)
+        made.remember()
+        yield made
+        database.close()
+
+
+@pytest.fixture
+def ground(shared: Ground) -> Iterator[Ground]:
+    """The tenant in its first state."""
+    shared.faults.clear()
+    shared.faults.writes.clear()
+    yield shared
+    shared.faults.clear()
+    shared.faults.plug = None
+    shared.restore()
+
+
+@pytest.fixture
+def attempt(ground: Ground, info: ModuleInfo) -> Attempt:
+    """The action's example, not tried yet; the tenant is such that it has something to do."""
+    made = Attempt(ground, info.uses, ground.prepared(info))
+    ground.faults.writes.clear()
+    return made
+
+
+def fits(info: ModuleInfo, result: Any) -> None:
+    """The result is what the schema says."""
+    jsonschema.Draft202012Validator(info.schema["$defs"]["result"]).validate(result)
+
+
+@every_action
+def test_it_does_what_it_says(info: ModuleInfo, attempt: Attempt) -> None:
+    """Every request and answer keeps to Microsoft's contract; an effect changes something, and it holds."""
+    before = attempt.ground.state()
+
+    outcome = attempt.go()
+
+    assert outcome.status == "succeeded", outcome.error
+    fits(info, outcome.result)
+    changed = attempt.ground.state() != before
+    assert changed is info.cls.effect  # type: ignore[attr-defined]
+    if changed:
+        assert outcome.effect == "done"
+        assert outcome.verified is True
+    else:
+        assert attempt.ground.faults.writes == []
+
+
+@every_effect
+def test_a_repeat_changes_nothing_more(info: ModuleInfo, attempt: Attempt) -> None:
+    """A second run finds it done; what happens anew each time is named, with the reason."""
+    assert attempt.go().status == "succeeded"
+    after = attempt.ground.state()
+
+    again = Attempt(attempt.ground, info.uses, attempt.arguments).go()
+
+    assert again.status == "succeeded", again.error
+    fits(info, again.result)
+    if info.uses not in NOT_IDEMPOTENT:
+        assert attempt.ground.state() == after
+
+
+@every_effect
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_stop_between_intent_and_outcome_is_settled(info: ModuleInfo, attempt: Attempt, when: str) -> None:
+    """The process ends with its first write on the way; the next one finds out whether it took effect."""
+    before = attempt.ground.state()
+    stop = threading.Event()
+    attempt.ground.faults.plug = (stop, when)
+    with pytest.raises(InterruptedWork):
+        attempt.go(stop)
+    known = attempt.journal()
+    assert known is not None
+    assert known.status == "intended"
+    landed = attempt.ground.state()
+    assert (landed != before) is (when == "after")
+    sent = len(attempt.ground.faults.writes)
+
+    outcome = attempt.go()
+
+    assert outcome.status == "succeeded", outcome.error
+    assert outcome.effect == "done"
+    fits(info, outcome.result)
+    assert attempt.ground.state() != before
+    if when == "after" and info.cls.settle == "read" and sent == 1 and not _several(info):  # type: ignore[attr-defined]
+        assert len(attempt.ground.faults.writes) == sent, "it was done twice"
+
+
+def _several(info: ModuleInfo) -> bool:
+    """Whether the example makes more than one write, so that the stop leaves a part to be done."""
+    return "rule_ids" in info.schema["properties"] or info.uses == "m365.create_inbox_rules"
+
+
+@every_action
+def test_a_rate_limit_is_waited_out(info: ModuleInfo, attempt: Attempt) -> None:
+    """Answers of 429, with a time to wait, are no failures."""
+    busy = Fault(service="graph", status=429, body=BUSY, headers=(("Retry-After", "0"),), times=2)
+    attempt.ground.faults.add(busy)
+
+    outcome = attempt.go()
+
+    assert outcome.status == "succeeded", outcome.error
+    assert attempt.ground.faults.report()[0]["used"] == 2
+
+
+@every_effect
+def test_a_refused_write_changes_nothing_and_says_what_is_missing(info: ModuleInfo, attempt: Attempt) -> None:
+    """403 is a failure that names the permission to grant, or the role that the app's principal lacks."""
+    before = attempt.ground.state()
+    for method in ("POST", "PATCH", "DELETE"):
+        attempt.ground.faults.add(Fault(service="graph", method=method, status=403, body=DENIED))
+
+    outcome = attempt.go()
+
+    assert outcome.status == "failed"
+    assert outcome.effect == "failed"
+    assert "403" in (outcome.error or "")
+    assert any(word in str(outcome.error) for word in ("grant the ", "service principal"))
+    assert attempt.ground.state() == before
+
+
+@every_action
+def test_a_refused_read_says_which_permission_is_missing(info: ModuleInfo, attempt: Attempt) -> None:
+    """Nothing is taken for empty because it could not be read."""
+    method = "POST" if "hunting" in info.uses else "GET"
+    attempt.ground.faults.add(Fault(service="graph", method=method, status=403, body=DENIED))
+
+    outcome = attempt.go()
+
+    assert outcome.status == "failed"
+    assert outcome.effect is None
+    assert "grant the " in str(outcome.error)
+    assert attempt.ground.faults.writes == []
+
+
+@every_action
+def test_what_does_not_exist_is_named(info: ModuleInfo, attempt: Attempt) -> None:
+    """An object that is gone is told by the name that the arguments give, and nothing else is changed."""
+    given = nowhere(info.uses, attempt.arguments)
+    if given == attempt.arguments:
+        pytest.skip("it is about no object")
+    before = attempt.ground.state()
+
+    outcome = Attempt(attempt.ground, info.uses, given).go()
+
+    assert outcome.status == "failed", outcome.result
+    changed = [value for name, value in given.items() if value != attempt.arguments[name]]
+    assert any(repr(value) in str(outcome.error) for value in changed), outcome.error
+    assert attempt.ground.state() == before
+
+
+@every_effect
+def test_read_only_mode_refuses_it(info: ModuleInfo, attempt: Attempt) -> None:
+    """`guardrails.read_only` lets nothing out."""
+    attempt.guardrails = {"read_only": True}
+
+    outcome = attempt.go()
+
+    assert outcome.status == "failed"
+    assert outcome.effect == "refused"
+    assert attempt.ground.faults.writes == []
+
+
+@every_effect
+def test_a_change_in_between_is_noticed(info: ModuleInfo, attempt: Attempt) -> None:
+    """Somebody puts it back by hand: looking again tells, unless the effect leaves nothing to look at."""
+    outcome = attempt.go()
+    assert outcome.status == "succeeded", outcome.error
+    effect = attempt.journal()
+    assert effect is not None
+    attempt.ground.restore()
+    attempt.ground.prepared(info)
+
+    with Watched(attempt.ground.connection, attempts=2, backoff=0) as http:
+        context = StepContext(http=http, connection=attempt.ground.connection)
+        held = attempt.action().verify(context, effect.before, effect.result or {})
+
+    assert held is False
+
+
+def test_every_exception_is_about_an_action_that_exists() -> None:
+    """The registry is not empty, and no exception outlives its action."""
+    known = {info.uses for info in EFFECTS}
+    assert "m365.block_sign_in" in known
+    assert set(NOT_IDEMPOTENT) <= known
