@@ -13,6 +13,13 @@ from counterplay.store.database import Database
 from counterplay.store.statements import loads
 from counterplay.store.tables import run
 
+#: Until the transaction ends, nobody else takes the run (SQLite, with one writer, needs no lock for that).
+_HELD = (
+    sa.select(run.c.segment, run.c.status, run.c.cancel)
+    .where(run.c.id == sa.bindparam("of"))
+    .with_for_update()
+)
+
 
 @dataclass
 class Lease:
@@ -37,11 +44,7 @@ class Leased:
     def leased(self, lease: Lease) -> Iterator[sa.Connection]:
         """A short transaction of the segment that holds the run. LeaseLost: another one does, or it ended."""
         with self.database.write_short() as connection:
-            row = connection.execute(
-                sa.select(run.c.segment, run.c.status, run.c.cancel)
-                .where(run.c.id == lease.run_id)
-                .with_for_update()  # until the transaction ends, nobody else takes the run
-            ).first()
+            row = connection.execute(_HELD, {"of": lease.run_id}).first()
             if row is None or row.segment != lease.segment or row.status != "running":
                 raise LeaseLost(f"run {lease.run_id} goes on without segment {lease.segment}")
             lease.cancel = loads(row.cancel)
