@@ -151,10 +151,10 @@ def test_a_kill_around_each_effect_applies_it_once(simulator: Simulator, state: 
     """Killed just before and just after each write to the tenant, every effect is there, and none twice."""
     kills = 0
     for method, when in [
-        ("POST", "before"),
-        ("POST", "after"),
         ("PATCH", "before"),
         ("PATCH", "after"),
+        ("POST", "before"),
+        ("POST", "after"),
         ("PATCH", "before"),
         ("PATCH", "after"),
     ]:

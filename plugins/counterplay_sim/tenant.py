@@ -43,6 +43,7 @@ GRANTS = {
         "User.EnableDisableAccount.All",
         "User.Read.All",
         "User.RevokeSessions.All",
+        "UserAuthenticationMethod.ReadWrite.All",
     ],
     "activity": ["ActivityFeed.Read", "ActivityFeed.ReadDlp"],
 }

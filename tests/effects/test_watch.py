@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from counterplay.store.tables import watch
+from counterplay.store.tables import effect, watch
 
 
 def rows(bench: Any) -> list[Any]:
@@ -96,6 +96,22 @@ def test_a_target_that_cannot_be_read_is_looked_at_again(watched: Any) -> None:
         assert {one.checked is None for one in rows(watched)} == {attempt < 5}
 
     assert all("it cannot be read" in one.detail and one.held is None for one in rows(watched))
+
+
+def test_a_connection_that_became_another_tenants_is_not_asked(watched: Any) -> None:
+    """Its users are other people: what was changed can neither hold nor fail to hold there."""
+    database = watched.database()
+    try:
+        with database.write() as connection:
+            connection.execute(sa.update(effect).values(tenant="the-tenant-before"))
+    finally:
+        database.close()
+    pass_time(watched)
+
+    assert watched.run("next").exit_code == 0
+
+    detail = "contoso is the connection of another tenant now"
+    assert [(one.held, one.detail) for one in rows(watched)] == [(None, detail)] * 2
 
 
 def test_a_refused_effect_plants_nothing(bench: Any, block: Callable[..., Any]) -> None:

@@ -57,6 +57,7 @@ class Given:
     answers: Mapping[str, tuple[Answer, ...]] = field(default_factory=dict)
     approvals: Mapping[str, tuple[Saying, ...]] = field(default_factory=dict)
     guardrails: JsonObject = field(default_factory=dict)
+    internal: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ def given_from(shared: JsonObject, own: JsonObject) -> Given:
             for step, said in data.get("approvals", {}).items()
         },
         guardrails=data.get("guardrails", {}),
+        internal=data.get("internal", {}),
     )
 
 

@@ -63,7 +63,7 @@ def play(case: Case, playbook: Playbook, host: CaseHost, workspace: Workspace) -
             clock.followers.append(simulation.tell_time)
         database = new_store(place / "state.db")
         stack.callback(database.close)
-        own = CaseWorkspace(host, place, workspace, given.guardrails)
+        own = CaseWorkspace(host, place, workspace, given)
         stage = CaseStage(given, RunStore(database), clock)
         stack.enter_context(_on(host, stage))
         player = _Player(

@@ -141,16 +141,16 @@ class _Checker:
                 if "result" in answer and "error" in answer:
                     reason = "an attempt that fails has no result"
                     yield self._document.finding((*place, "error"), reason, "give one of them", key=True)
-        yield from self._guardrails((*here, "guardrails"), given.get("guardrails"))
+        yield from self._as_configured(here, given)
 
-    def _guardrails(self, here: Path, value: Any) -> Iterator[Finding]:
-        if value is None:
-            return
+    def _as_configured(self, here: Path, given: JsonObject) -> Iterator[Finding]:
+        """What stands as it would in `counterplay.yaml`."""
         workspace = json.loads((core_schemas() / "workspace.json").read_text("utf-8"))
-        for problem in problems(value, workspace["properties"]["guardrails"]):
-            yield self._document.finding(
-                (*here, *problem.path), problem.message, problem.hint, key=problem.at_key
-            )
+        for name in ("guardrails", "internal"):
+            for problem in problems(given.get(name, {}), workspace["properties"][name]):
+                yield self._document.finding(
+                    (*here, name, *problem.path), problem.message, problem.hint, key=problem.at_key
+                )
 
     def _expected(self, here: Path, expect: JsonObject) -> Iterator[Finding]:
         runs = expect.get("runs")

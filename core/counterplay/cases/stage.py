@@ -33,14 +33,14 @@ _SHM = Path("/dev/shm")
 class CaseWorkspace(Workspace):
     """An empty workspace in a folder of its own, with the playbooks of the author's workspace."""
 
-    def __init__(self, host: CaseHost, folder: Path, real: Workspace, guardrails: JsonObject) -> None:
+    def __init__(self, host: CaseHost, folder: Path, real: Workspace, given: Given) -> None:
         super().__init__(host, folder)
         self._real = real
-        self._guardrails = guardrails
+        self._given = given
 
     @cached_property
     def config(self) -> JsonObject:
-        return {"guardrails": self._guardrails}
+        return {"guardrails": self._given.guardrails, "internal": self._given.internal}
 
     @cached_property
     def entries(self) -> dict[str, ConnectionEntry]:

@@ -28,6 +28,10 @@ _LATER = timedelta(minutes=1)
 log = logging.getLogger("counterplay.holding")
 
 
+class _Elsewhere(Exception):
+    """The connection's name stands for another tenant than the one that was changed."""
+
+
 class Watcher:
     """Makes the looks that are due. `sweep` once, or as a thread between `start` and the stop event."""
 
@@ -73,6 +77,9 @@ class Watcher:
             held = self._held(effect)
         except InterruptedWork:
             return
+        except _Elsewhere:
+            self._watches.settle(one, None, f"{effect.connection} is the connection of another tenant now")
+            return
         except StateError:
             raise
         except Exception as error:
@@ -101,6 +108,8 @@ class Watcher:
             raise CounterplayError(f"{effect.uses} is no action any more")
         kind = info.cls.connection
         connection = self._opener.connection(effect.connection, kind) if kind is not None else None
+        if connection is not None and connection.tenant != effect.tenant:
+            raise _Elsewhere
         with self._opener.wire(connection) as http:
             http.before_write = refuse_write
             context = StepContext(

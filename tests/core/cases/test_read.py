@@ -71,6 +71,10 @@ def findings(bench: Any, tmp_path: Path) -> Any:
             "tried.yaml:4:26: ",
         ),
         (
+            "given: {internal: {domain: [contoso.com]}}\n    expect: {runs: 1}",
+            "tried.yaml:4:24: ",
+        ),
+        (
             "expect: {steps: {user: succeeded, other: skipped}}",
             "tried.yaml:4:39: the playbook has no step 'other'; its steps: user",
         ),

@@ -249,8 +249,8 @@ SHOWN = {
         '  filter   event.status != "resolved"',
         "  ── each event that is left becomes a durable run ──",
         "  ├─ user: m365.get_user - ",
+        "  ├─ block: m365.block_sign_in [changes something] - ",
         "  ├─ revoke: m365.revoke_sessions [changes something] - ",
-        "  └─ block: m365.block_sign_in [changes something] - ",
         "  sink     intake.forward on siem - ",
     ],
     "quickstart": [
@@ -394,7 +394,8 @@ def test_runs_are_listed_and_shown_with_steps_and_effects(desk: Any) -> None:
     assert (ran.code, run["status"]) == (0, "succeeded")
     assert table[1].split()[:3] == [run["id"], "contain-compromised-account", "succeeded"]
     assert shown.code == 0
-    assert [step["step_id"] for step in data["steps"]] == ["user", "revoke", "rules", "block", "sink:1"]
+    steps = ["user", "block", "revoke", "rules", "methods", "remove_methods", "not_blocked", "sink:1"]
+    assert [step["step_id"] for step in data["steps"]] == steps
     assert {effect["status"] for effect in data["effects"]} == {"done"}
     assert "Z  block  m365.block_sign_in  succeeded in " in shown.out
     assert "\n      effect: done, read back: it holds on " in shown.out

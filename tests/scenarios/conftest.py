@@ -1,0 +1,146 @@
+"""A workspace on a tenant that was attacked, in which shipped playbooks run as an operator runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from counterplay.cli import playbook as command
+from counterplay.cli.doctor import needs_by_kind
+from counterplay.errors import CounterplayError
+from counterplay.plugins import PluginHost
+from counterplay.workspace import Workspace
+from counterplay_sim.digest import state
+from counterplay_sim.oracle_chains import ChainState
+from counterplay_sim.testing import Plan, Simulator, Verdict, close_all
+
+HOST = PluginHost.load()
+HERE = Path(__file__).resolve().parents[2] / "playbooks"
+_SERVICES = {
+    "Microsoft Graph": "graph",
+    "Office 365 Management APIs": "activity",
+    "WindowsDefenderATP": "defender",
+}
+
+
+class Scene:
+    """One attacked tenant, the workspace of those who respond, and what the oracle says."""
+
+    def __init__(self, root: Path, simulator: Simulator) -> None:
+        self.root = root
+        self.simulator = simulator
+        info = simulator.info()
+        connections = {
+            name: {"uses": kind, **info[kind]}
+            for name, kind in (("contoso", "m365.tenant"), ("siem", "intake.key"))
+        }
+        (root / "counterplay.yaml").write_text(yaml.safe_dump({"connections": connections}))
+        self.found = state(simulator.state_dir)
+
+    def call(self, *words: str) -> Result:
+        """The command line, in the workspace; an error that it would print stands in the output."""
+        before = Path.cwd()
+        os.chdir(self.root)
+        try:
+            result = CliRunner().invoke(command, list(words))
+        finally:
+            os.chdir(before)
+        if isinstance(result.exception, CounterplayError):
+            result.stdout_bytes += str(result.exception).encode()
+        elif result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    def data(self, *words: str) -> Any:
+        """What a command says in JSON."""
+        return json.loads(self.call(*words, "--json").stdout)
+
+    def respond(self, name: str, *words: str, answer: str = "approve") -> Result:
+        """Run a playbook over what its source holds; whatever it asks is answered, and it goes on."""
+        result = self.call("run", name, "--once", *words)
+        for question in self.data("approvals"):
+            self.call(answer, question["id"])
+        return self.call("run", name, "--once", *words) if result.exit_code == 3 else result
+
+    def runs(self, name: str) -> list[str]:
+        """The ids of a playbook's runs, newest first."""
+        return [one["id"] for one in self.data("runs", "list", "--playbook", name)]
+
+    def event(self, name: str) -> Path:
+        """A file with what starts the playbook: the attack's alert, or its rule in the audit log."""
+        tenant, truth = self.simulator.tenant, self.truth
+        raw = json.dumps(tenant.alerts[truth["alert"]]).encode()
+        if "m365.audit_log" in (HERE / f"{name}.yaml").read_text():
+            found = (tenant.events()[key] for key in truth["events"])
+            raw = next(one for one in found if b'"New-InboxRule"' in one)
+        file = self.root / "event.json"
+        file.write_bytes(raw)
+        return file
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.simulator.oracle().verdict()
+
+    @property
+    def chain(self) -> ChainState:
+        """The attack, the only one of the tenant."""
+        (found,) = self.verdict.chains
+        return found
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        (found,) = self.simulator.tenant.row.doc["truth"]["chains"]
+        return dict(found)
+
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """What is otherwise than when the response began: object, or member of it, before and now.
+
+        Objects go by `kind/id`, members of an object that is still there by `kind/id/member`.
+        """
+        before, now = self.found, state(self.simulator.state_dir)
+        found: dict[str, tuple[Any, Any]] = {}
+        for key in before.keys() | now.keys():
+            old, new = before.get(key), now.get(key)
+            if isinstance(old, dict) and isinstance(new, dict):
+                for name in old.keys() | new.keys():
+                    if old.get(name) != new.get(name):
+                        found[f"{key}/{name}"] = (old.get(name), new.get(name))
+            elif old != new:
+                found[key] = (old, new)
+        return found
+
+
+def least(name: str) -> dict[str, list[str]]:
+    """By service, what the modules of a playbook say that they need: the first of the alternatives each."""
+    found: dict[str, set[str]] = {service: set() for service in _SERVICES.values()}
+    for need in needs_by_kind(Workspace(HOST, None), [name], "m365.tenant"):
+        for permission in need.permissions:
+            found[_SERVICES[permission["resource"]]].add(permission["any"][0])
+    return {service: sorted(permissions) for service, permissions in found.items()}
+
+
+Attacked = Callable[[str, str], Scene]
+
+
+@pytest.fixture
+def attacked(tmp_path: Path) -> Iterator[Attacked]:
+    """Begins a tenant with one attack, whose app may do what a playbook says that it needs, and no more."""
+    with ExitStack() as stack:
+
+        def begun(scenario: str, playbook: str) -> Scene:
+            root = tmp_path / "workspace"
+            root.mkdir()
+            plan = Plan(events=40, scenarios=(scenario,))
+            simulator = Simulator(root / ".counterplay", seed=7, plan=plan, grants=least(playbook))
+            return Scene(root, stack.enter_context(simulator))
+
+        yield begun
+    close_all()
