@@ -85,6 +85,25 @@ class Scene:
         file.write_bytes(raw)
         return file
 
+    def give_role(self, role: str) -> None:
+        """Let the app hold an Entra role itself, as an administrator would assign it."""
+        tenant = self.simulator.tenant
+        (app,) = tenant.objects["servicePrincipal"].where("appId", tenant.client_id)
+        assignment = {
+            "id": f"own-{role}",
+            "principalId": app["id"],
+            "roleDefinitionId": role,
+            "directoryScopeId": "/",
+            "appScopeId": None,
+        }
+        tenant.objects["roleAssignment"].put(assignment["id"], assignment)
+
+    def record(self, run: str) -> str:
+        """A file with what `runs show` says of a run."""
+        file = self.root / "contained.json"
+        file.write_text(json.dumps(self.data("runs", "show", run)))
+        return str(file)
+
     @property
     def verdict(self) -> Verdict:
         return self.simulator.oracle().verdict()
@@ -118,28 +137,28 @@ class Scene:
         return found
 
 
-def least(name: str) -> dict[str, list[str]]:
-    """By service, what the modules of a playbook say that they need: the first of the alternatives each."""
+def least(*names: str) -> dict[str, list[str]]:
+    """By service, what the modules of playbooks say that they need: the first of the alternatives each."""
     found: dict[str, set[str]] = {service: set() for service in _SERVICES.values()}
-    for need in needs_by_kind(Workspace(HOST, None), [name], "m365.tenant"):
+    for need in needs_by_kind(Workspace(HOST, None), names, "m365.tenant"):
         for permission in need.permissions:
             found[_SERVICES[permission["resource"]]].add(permission["any"][0])
     return {service: sorted(permissions) for service, permissions in found.items()}
 
 
-Attacked = Callable[[str, str], Scene]
+Attacked = Callable[..., Scene]
 
 
 @pytest.fixture
 def attacked(tmp_path: Path) -> Iterator[Attacked]:
-    """Begins a tenant with one attack, whose app may do what a playbook says that it needs, and no more."""
+    """Begins a tenant with one attack, whose app may do what playbooks say that they need, and no more."""
     with ExitStack() as stack:
 
-        def begun(scenario: str, playbook: str) -> Scene:
+        def begun(scenario: str, *playbooks: str) -> Scene:
             root = tmp_path / "workspace"
             root.mkdir()
             plan = Plan(events=40, scenarios=(scenario,))
-            simulator = Simulator(root / ".counterplay", seed=7, plan=plan, grants=least(playbook))
+            simulator = Simulator(root / ".counterplay", seed=7, plan=plan, grants=least(*playbooks))
             return Scene(root, stack.enter_context(simulator))
 
         yield begun
