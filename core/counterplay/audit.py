@@ -19,10 +19,16 @@ from counterplay.clock import now, to_text
 from counterplay.events import JsonObject
 from counterplay.people import this_person
 from counterplay.store.database import Database, storable
-from counterplay.store.tables import audit, audit_head, effect
+from counterplay.store.tables import audit, audit_head
 
 Kind = Literal["effect", "refusal", "question", "approval", "configuration", "command", "watch"]
 GENESIS = "0" * 64
+
+_HEAD = sa.select(audit_head.c.seq, audit_head.c.hash).where(audit_head.c.id == 1).with_for_update()
+_APPEND = audit.insert()
+_MOVE = (
+    sa.update(audit_head).where(audit_head.c.id == 1).values(seq=sa.bindparam("to"), hash=sa.bindparam("as"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,33 +81,28 @@ def append(
 
     The caller masks secrets. Returns the entry's hash.
     """
-    head = connection.execute(sa.select(audit_head).where(audit_head.c.id == 1).with_for_update()).one()
+    head = connection.execute(_HEAD).one()
     seq, at = head.seq + 1, to_text(now())
     text = storable(json.dumps(body, sort_keys=True, ensure_ascii=False, default=str))
     person = storable(who or this_person())
     digest = _hash(seq, at, kind, person, run_id, text, head.hash)
-    connection.execute(
-        audit.insert().values(
-            seq=seq,
-            at=at,
-            kind=kind,
-            who=person,
-            run_id=run_id,
-            body=text,
-            previous=head.hash,
-            hash=digest,
-        )
-    )
-    connection.execute(sa.update(audit_head).where(audit_head.c.id == 1).values(seq=seq, hash=digest))
+    entry = {
+        "seq": seq,
+        "at": at,
+        "kind": kind,
+        "who": person,
+        "run_id": run_id,
+        "body": text,
+        "previous": head.hash,
+        "hash": digest,
+    }
+    connection.execute(_APPEND, entry)
+    connection.execute(_MOVE, {"to": seq, "as": digest})
     return digest
 
 
-def effect_ended(connection: sa.Connection, run_id: str, step_id: str) -> None:
-    """Add what the journal says of an effect that came to its end, in the same transaction."""
-    where = (effect.c.run_id == run_id, effect.c.step_id == step_id)
-    row = connection.execute(sa.select(effect).where(*where)).one_or_none()
-    if row is None:
-        return
+def effect_ended(connection: sa.Connection, row: sa.Row[Any]) -> None:
+    """Add what the journal's row says of an effect that came to its end, in the same transaction."""
     body = {
         "step": row.step_id,
         "uses": row.uses,
@@ -120,7 +121,7 @@ def effect_ended(connection: sa.Connection, run_id: str, step_id: str) -> None:
         "settled": row.settled,
         "intended": row.at,
     }
-    append(connection, "refusal" if row.status == "refused" else "effect", body, run_id=run_id)
+    append(connection, "refusal" if row.status == "refused" else "effect", body, run_id=row.run_id)
 
 
 def entries(database: Database, *, since: int = 1) -> Iterator[Entry]:

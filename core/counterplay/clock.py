@@ -30,7 +30,7 @@ def read_from(clock: Callable[[], datetime]) -> Iterator[None]:
 
 def to_text(moment: datetime) -> str:
     """`2026-03-02T08:00:00.000000Z`."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def from_text(text: str) -> datetime:

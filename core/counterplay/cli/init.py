@@ -23,24 +23,25 @@ sinks:
 def init() -> None:
     """Make a workspace in the current directory: counterplay.yaml, playbooks/, and what Git ignores.
 
-    Leaves files that are there as they are, so it can be run again.
+    Leaves files that are there as they are, so it can be run again; the schema for editors, which is
+    made from the plugins, it brings up to date.
     """
-    from counterplay._data_files import core_schemas
+    from counterplay.cli.loading import open_workspace
+    from counterplay.cli.schema import text_of
     from counterplay.workspace import FILE, STATE, example_config
 
     here = Path.cwd()
-    schema = (core_schemas() / "playbook.json").read_text("utf-8")
     state = here / STATE
     files = {
         here / FILE: example_config(),
         here / "playbooks" / "my-first-playbook.yaml": _PLAYBOOK,
-        state / "playbook.schema.json": schema,
+        state / "playbook.schema.json": text_of(open_workspace()),
         state / ".gitignore": "*\n",
     }
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
+            if path.exists() and not (path.suffix == ".json" and path.read_text("utf-8") != text):
                 click.echo(f"kept    {path.relative_to(here)}")
                 continue
             path.write_text(text, "utf-8")

@@ -118,7 +118,7 @@ class Attempts:
 
         def work() -> Outcome:
             known = None
-            if module.effect:
+            if module.effect and step.id in segment.rows:  # the row and the intent are written as one
                 known = next((one for one in self._runs.effects(run.id) if one.step_id == step.id), None)
             terms = terms_of(run, step.id, self._opener)
             with http:

@@ -39,6 +39,7 @@ class Dispatcher:
         self._active: set[str] = set()
         self._recovered: set[str] = set()
         self._changed = threading.Condition()
+        self._look = False  # there may be something to start; a notice while the thread works is not lost
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
         self._launched = False
 
@@ -56,12 +57,14 @@ class Dispatcher:
     def notify(self) -> None:
         """New rows are in the outbox."""
         with self._changed:
+            self._look = True
             self._changed.notify_all()
 
     def ended(self, segment: str) -> None:
         """A segment gave its slot back."""
         with self._changed:
             self._active.discard(segment)
+            self._look = True
             self._changed.notify_all()
 
     def wait_idle(self) -> None:
@@ -118,6 +121,8 @@ class Dispatcher:
 
     def _work(self) -> None:
         while not self._stop.is_set():
+            with self._changed:
+                self._look = False
             try:
                 self._release_unreadable()
                 self._start_due()
@@ -129,7 +134,8 @@ class Dispatcher:
                 self._on_failure(StateError(f"the engine cannot start runs: {type(error).__name__}: {error}"))
                 return
             with self._changed:
-                self._changed.wait(SWEEP)
+                if not self._look:
+                    self._changed.wait(SWEEP)
 
     def _start_due(self) -> None:
         with self._changed:

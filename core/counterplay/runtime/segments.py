@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from counterplay.clock import now
@@ -101,6 +102,12 @@ class Segment:
             },
             **frame.names,
         }
+
+    @cached_property
+    def looks(self) -> Mapping[str, Sequence[str]]:
+        """When to look again whether the effect of a step still holds, by step."""
+        steps = all_steps((*self.playbook.run_steps, *self.playbook.finally_steps))
+        return {name: step.verify_after for name, step in steps.items() if step.verify_after}
 
     def position(self, step_id: str) -> int:
         return self.positions.get(step_id, len(self.positions))

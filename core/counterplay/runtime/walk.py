@@ -31,7 +31,6 @@ from counterplay.runtime.segments import (
     RunStopped,
     Segment,
     StepFailed,
-    all_steps,
     back_off,
     earliest,
     seen,
@@ -457,7 +456,6 @@ class Walk:
         if outcome is not None:
             result, error = outcome.result, outcome.error
         masked = error and self._mask(error)
-        playbook = self.segment.playbook
         ended = replace(
             row,
             status=status,
@@ -482,8 +480,8 @@ class Walk:
                     outcome.after,
                 )
             if outcome is not None and outcome.effect == "done":
-                step = all_steps((*playbook.run_steps, *playbook.finally_steps)).get(row.step_id)
-                plant(connection, self.segment.run.id, row.step_id, step.verify_after if step else ())
+                looks = self.segment.looks.get(row.step_id, ())
+                plant(connection, self.segment.run.id, row.step_id, looks)
         if status == "failed":
             self._figures.add("steps_failed")
         if outcome is not None and outcome.effect is not None:

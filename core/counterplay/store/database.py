@@ -58,6 +58,7 @@ class Database:
             yield connection
 
     def close(self) -> None:
+        self.turns.close()
         self.engine.dispose()
 
 
@@ -101,7 +102,8 @@ def _engine(url: URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def _on_begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN")
+        begin = "BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN"
+        connection.connection.driver_connection.execute(begin)  # type: ignore[union-attr]  # it is open
 
     return engine
 

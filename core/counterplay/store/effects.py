@@ -16,6 +16,14 @@ from counterplay.store.run_steps import StepRows
 from counterplay.store.statements import dumps, loads, upsert
 from counterplay.store.tables import effect
 
+_ENDS = ("status", "result", "error", "verified", "settled", "after", "ended")
+_END = (
+    sa.update(effect)
+    .where(effect.c.run_id == sa.bindparam("of"), effect.c.step_id == sa.bindparam("at_step"))
+    .values({name: sa.bindparam(f"{name}_") for name in _ENDS})
+    .returning(effect)
+)
+
 
 class EffectRows(StepRows):
     """Writes and reads the journal."""
@@ -33,20 +41,20 @@ class EffectRows(StepRows):
         after: Any = None,
     ) -> None:
         """What became of a journalled effect."""
-        connection.execute(
-            sa.update(effect)
-            .where(effect.c.run_id == identity, effect.c.step_id == step_id)
-            .values(
-                status=status,
-                result=dumps(result),
-                error=error and storable(error),
-                verified=None if verified is None else int(verified),
-                settled=settled,
-                after=dumps(after),
-                ended=to_text(now()),
-            )
-        )
-        audit.effect_ended(connection, identity, step_id)
+        values = {
+            "of": identity,
+            "at_step": step_id,
+            "status_": status,
+            "result_": dumps(result),
+            "error_": error and storable(error),
+            "verified_": None if verified is None else int(verified),
+            "settled_": settled,
+            "after_": dumps(after),
+            "ended_": to_text(now()),
+        }
+        row = connection.execute(_END, values).one_or_none()
+        if row is not None:
+            audit.effect_ended(connection, row)
 
     def intend(self, identity: str, step_id: str, about: JsonObject) -> None:
         """Journal an effect before its first request. One that failed before is open again."""

@@ -13,6 +13,8 @@ from counterplay.store.database import Database
 from counterplay.store.statements import loads
 from counterplay.store.tables import run
 
+_HELD = sa.select(run.c.segment, run.c.status, run.c.cancel).where(run.c.id == sa.bindparam("of"))
+
 
 @dataclass
 class Lease:
@@ -37,9 +39,7 @@ class Leased:
     def leased(self, lease: Lease) -> Iterator[sa.Connection]:
         """A short transaction of the segment that holds the run. LeaseLost: another one does, or it ended."""
         with self.database.write_short() as connection:
-            row = connection.execute(
-                sa.select(run.c.segment, run.c.status, run.c.cancel).where(run.c.id == lease.run_id)
-            ).first()
+            row = connection.execute(_HELD, {"of": lease.run_id}).first()
             if row is None or row.segment != lease.segment or row.status != "running":
                 raise LeaseLost(f"run {lease.run_id} goes on without segment {lease.segment}")
             lease.cancel = loads(row.cancel)

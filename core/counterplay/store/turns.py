@@ -44,6 +44,14 @@ class Turns:
         self._counting = threading.Lock()
         self._waiting = 0
         self._open: _Shared | None = None
+        self._kept: sa.Connection | None = None
+
+    def close(self) -> None:
+        """Give the connection back that short writes use. Nothing may be written any more."""
+        with self.alone():
+            if self._kept is not None:
+                self._kept.close()
+                self._kept = None
 
     @property
     def waiting(self) -> int:
@@ -104,7 +112,8 @@ class Turns:
         """The open transaction, marked so that what this member does can be taken back alone."""
         batch = self._open
         if batch is None:
-            connection = self._connect()
+            connection = self._kept or self._connect()
+            self._kept = None
             try:
                 connection.begin()
             except BaseException:
@@ -167,9 +176,7 @@ class Turns:
             if not isinstance(error, Exception):
                 raise
             return
-        self._open = None
-        with suppress(Exception):  # it is on disk
-            batch.connection.close()
+        self._open, self._kept = None, batch.connection
         batch.ended.set()
 
     def _fail(self, batch: _Shared, error: BaseException) -> None:
