@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources.abc import Traversable
@@ -100,6 +100,8 @@ class PluginInfo:
     version: str
     modules: tuple[str, ...] = ()
     problem: str | None = None
+    module: str = ""
+    """What its entry point names."""
 
 
 class PluginHost:
@@ -182,7 +184,9 @@ class PluginHost:
 
     def _add(self, name: str, claims: list[EntryPoint], disabled: bool) -> None:
         distributions = [_distribution(point) for point in claims]
-        about = PluginInfo(name, " and ".join(d for d, _ in distributions), distributions[0][1])
+        about = PluginInfo(
+            name, " and ".join(d for d, _ in distributions), distributions[0][1], module=claims[0].module
+        )
         if disabled:
             self.plugins[name] = _without(about, "disabled")
         elif len(claims) > 1:
@@ -219,7 +223,7 @@ class PluginHost:
         if twice:
             raise PluginLoadError(f"it names {', '.join(twice)} twice")
         self.modules.update((info.uses, info) for info in infos)
-        self.plugins[name] = PluginInfo(name, about.distribution, about.version, tuple(names))
+        self.plugins[name] = replace(about, modules=tuple(names))
 
     def _forget(self, name: str) -> None:
         if self._manager.has_plugin(name):
@@ -247,4 +251,4 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
 
 
 def _without(info: PluginInfo, problem: str) -> PluginInfo:
-    return PluginInfo(info.name, info.distribution, info.version, problem=problem)
+    return replace(info, problem=problem)

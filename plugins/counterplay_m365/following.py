@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar
-
-import msgspec
 
 from counterplay import Context, Event, JsonObject, Page, PollTrigger
 from counterplay_m365.graph import Graph
@@ -121,8 +120,10 @@ class Collection:
 
 def members_of(event: Event) -> dict[str, Any]:
     """The members of an event; empty when it is no JSON object. Half of a surrogate pair is no harm."""
+    import msgspec  # not at the top: a third of what naming all modules takes
+
     try:
-        found: dict[str, Any] = _OBJECT.decode(event.raw)
+        found: dict[str, Any] = _object_decoder().decode(event.raw)
         return found
     except (msgspec.DecodeError, UnicodeDecodeError):
         data = lenient(event.raw)
@@ -131,6 +132,8 @@ def members_of(event: Event) -> dict[str, Any]:
 
 def text(value: object) -> str | None:
     """A member that is a text of the service; None for anything else, and for an empty one."""
+    import msgspec
+
     if isinstance(value, msgspec.Raw):
         try:
             value = msgspec.json.decode(value)
@@ -144,4 +147,8 @@ def quoted(value: str) -> str:
     return value.replace("'", "''")
 
 
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+@cache
+def _object_decoder() -> Any:
+    import msgspec
+
+    return msgspec.json.Decoder(dict[str, msgspec.Raw])
