@@ -119,12 +119,26 @@ class Scene:
         (found,) = self.simulator.tenant.row.doc["truth"]["chains"]
         return dict(found)
 
+    @property
+    def subject(self) -> str:
+        """Whom a response is about: the application where one is the attacker's, else the victim."""
+        for key in self.truth["service_principals"]:
+            return str(self.simulator.tenant.objects["servicePrincipal"][key]["displayName"])
+        return str(self.truth["victim_upn"])
+
     def changed(self) -> dict[str, tuple[Any, Any]]:
         """What is otherwise than when the response began: object, or member of it, before and now.
 
-        Objects go by `kind/id`, members of an object that is still there by `kind/id/member`.
+        Objects go by `kind/id`, members of an object that is still there by `kind/id/member`. What was
+        removed and made again is the same, though the service gave it another id.
         """
-        before, now = self.found, state(self.simulator.state_dir)
+        before, now = dict(self.found), state(self.simulator.state_dir)
+        for key in now.keys() - before.keys():
+            for gone in before.keys() - now.keys():
+                if _body(gone, before[gone]) == _body(key, now[key]):
+                    before[key] = now[key]
+                    del before[gone]
+                    break
         found: dict[str, tuple[Any, Any]] = {}
         for key in before.keys() | now.keys():
             old, new = before.get(key), now.get(key)
@@ -135,6 +149,13 @@ class Scene:
             elif old != new:
                 found[key] = (old, new)
         return found
+
+
+def _body(key: str, document: Any) -> Any:
+    """An object without what a service makes up for it."""
+    made_up = ("id", "createdDateTime")
+    body = {name: value for name, value in document.items() if name not in made_up}
+    return key.partition("/")[0], body
 
 
 def least(*names: str) -> dict[str, list[str]]:
