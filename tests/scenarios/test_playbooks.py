@@ -65,3 +65,30 @@ def test_a_plan_names_whom_it_is_about_and_changes_nothing(
     assert result.exit_code == 0, result.output
     assert scene.subject in result.output
     assert scene.changed() == {}
+
+
+REMOVED = [
+    ("mfa-fatigue", "contain-compromised-account", "authenticationMethod", "authentication_methods"),
+    ("malicious-oauth-consent", "contain-malicious-oauth-app", "oauth2PermissionGrant", "grants"),
+    ("malicious-oauth-tenant-wide", "contain-malicious-oauth-app", "oauth2PermissionGrant", "grants"),
+    ("malicious-oauth-tenant-wide", "contain-malicious-oauth-app", "appRoleAssignment", "app_roles"),
+]
+
+
+@pytest.mark.parametrize(("scenario", "playbook", "kind", "held"), REMOVED)
+def test_what_could_only_be_removed_stands_in_the_journal(
+    attacked: Any, scenario: str, playbook: str, kind: str, held: str
+) -> None:
+    """As Graph showed it: there is no other evidence of it than what was captured before."""
+    scene = attacked(scenario, playbook)
+    wanted = [scene.found[f"{kind}/{key}"] for key in scene.truth[held]]
+
+    scene.respond(playbook)
+
+    (run,) = scene.runs(playbook)
+    shown = scene.data("runs", "show", run)
+    effects = shown["effects"] + [effect for inner in shown["inside"] for effect in inner["effects"]]
+    captured = [one for effect in effects for one in effect["before"].get("objects", [])]
+    for one in wanted:
+        plain = {name: value for name, value in one.items() if not name.startswith("@")}
+        assert any(plain.items() <= known.items() for known in captured), (one, captured)
