@@ -172,13 +172,13 @@ Attacked = Callable[..., Scene]
 
 @pytest.fixture
 def attacked(tmp_path: Path) -> Iterator[Attacked]:
-    """Begins a tenant with one attack, whose app may do what playbooks say that they need, and no more."""
+    """Begins a tenant with an attack, or several; its app may do what playbooks say they need, no more."""
     with ExitStack() as stack:
 
-        def begun(scenario: str, *playbooks: str) -> Scene:
+        def begun(scenario: str | tuple[str, ...], *playbooks: str) -> Scene:
             root = tmp_path / "workspace"
             root.mkdir()
-            plan = Plan(events=40, scenarios=(scenario,))
+            plan = Plan(events=40, scenarios=(scenario,) if isinstance(scenario, str) else scenario)
             simulator = Simulator(root / ".counterplay", seed=7, plan=plan, grants=least(*playbooks))
             return Scene(root, stack.enter_context(simulator))
 
