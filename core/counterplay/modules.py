@@ -158,7 +158,7 @@ class FeedTrigger(Trigger):
     """How long after its end a window may still gain units: it stays open, and is listed again."""
     sweeps: ClassVar[Sequence[tuple[timedelta, timedelta]]] = ()
     """(how far back, how often): windows that were closed are listed again, for units that come late."""
-    parallel: ClassVar[int] = 8
+    parallel: int = 8
     """How many units are fetched at once at most: `fetch` is called from so many threads."""
 
     def interruption(self, context: Context) -> str | None:
