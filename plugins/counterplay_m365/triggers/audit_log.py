@@ -51,12 +51,13 @@ class AuditLog(FeedTrigger):
     retention = RETENTION - RETENTION_MARGIN
     settle_time = timedelta(hours=2)
     sweeps = ((timedelta(hours=26), timedelta(hours=1)), (timedelta(days=7), timedelta(days=1)))
-    parallel = 32
+    parallel = 32  #: at 150 ms a request five fill the usual quota; the rest is for larger ones
     id_field = "Id"
     time_field = "CreationTime"
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         super().__init__(arguments)
+        self.parallel = int(self.arguments.get("parallel", self.parallel))
         self._starts: dict[str, tuple[float, CounterplayError | None]] = {}
 
     def interruption(self, context: Context) -> str | None:
