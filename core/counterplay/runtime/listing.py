@@ -239,13 +239,15 @@ class Listing:
         if self._prepared and time.monotonic() - self._prepared <= PREPARE_EVERY:
             return
         off = self._trigger.interruption(self._context)
-        if off is not None:  # noted before it is mended: afterwards nobody could tell
-            moment = now().replace(microsecond=0)
-            for name, cursor in self._cursors.items():
-                if cursor.seen > self._since[name]:
-                    self._gap(name, cursor.seen, moment, off)
+        self._was_off(off)  # noted before it is mended, for afterwards nobody could tell, and once more then
         self._trigger.prepare(self._context)
+        self._was_off(off)
         self._prepared = time.monotonic()
+
+    def _was_off(self, cause: str | None) -> None:
+        for name, cursor in self._cursors.items():
+            if cause is not None and cursor.seen > self._since[name]:
+                self._gap(name, cursor.seen, now(), cause)
 
     def _give_up_unreadable(self, moment: datetime) -> None:
         """What was not listed when the source ceased to list it is a gap; work goes on past it."""
