@@ -68,6 +68,26 @@ def test_a_tenant_that_refuses_costs_the_others_nothing(desk: Any, simulator: Si
     assert all(row["balanced"] and not row["waiting"] for row in rows)
 
 
+def test_a_content_type_that_is_refused_costs_the_others_nothing(desk: Any, simulator: Simulator) -> None:
+    """The four others arrive; the blocked one says why, and arrives when it may."""
+    workspace(desk, simulator)
+    simulator.disturb([{"kind": "AF10001", "content_type": "Audit.General"}])
+    said = desk.playbook("run", "collect", "--once", "--json")
+    assert said.code == 3
+    assert any("AF10001" in text for text in said.data["notices"])
+    rows = desk.playbook("ledger", "--json").data
+    assert {row["feed"].split()[-1] for row in rows if row["acknowledged"]} == {
+        "Audit.AzureActiveDirectory",
+        "Audit.Exchange",
+        "Audit.SharePoint",
+        "DLP.All",
+    }
+    simulator.calm()
+    assert desk.playbook("run", "collect", "--once", "--json").code == 0
+    events = simulator.oracle().verdict().events
+    assert (events.missing, events.altered, events.duplicated) == ((), (), ())
+
+
 def test_a_subscription_that_was_off_is_a_gap_that_explains_what_is_missing(
     desk: Any, simulator: Simulator
 ) -> None:

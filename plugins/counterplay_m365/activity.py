@@ -38,13 +38,17 @@ class ActivityFeed:
 
     def __init__(self, context: Context) -> None:
         connection = tenant(context)
+        self.skew: timedelta | None = None
+        """How far this machine's clock was ahead of the service's when subscriptions were last listed."""
         self._http = context.http
         self._publisher = f"PublisherIdentifier={quote(connection.publisher_id, safe='')}"
         self._root = f"{connection.activity_url}/api/v1.0/{connection.tenant}/activity/feed"
 
     def subscriptions(self) -> list[Subscription]:
         """All subscriptions of the app in this tenant. An entry without a status counts as enabled."""
-        found = self._list(self._http.get(self._url("subscriptions/list")), "the list of subscriptions")
+        answer = self._http.get(self._url("subscriptions/list"))
+        self.skew = times.skew(answer.headers.get("Date"))
+        found = self._list(answer, "the list of subscriptions")
         return [
             Subscription(
                 str(item.get("contentType", "")),

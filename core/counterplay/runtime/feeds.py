@@ -209,6 +209,11 @@ class Feed:
         return {} if self._listing is None else self._listing.marks
 
     @property
+    def listed_at(self) -> datetime | None:
+        """When its windows were last listed without a failure; None before, and for other sources."""
+        return None if self._listing is None else self._listing.listed_at
+
+    @property
     def pipeline(self) -> Pipeline:
         """The work on the feed's units. Only an open feed has it."""
         assert self._pipeline is not None, "the feed is not open"
