@@ -234,6 +234,11 @@ class Feed:
         return {} if self._listing is None else self._listing.marks
 
     @property
+    def listed_at(self) -> datetime | None:
+        """When its windows were last listed without a failure; None before, and for other sources."""
+        return None if self._listing is None else self._listing.listed_at
+
+    @property
     def held(self) -> bool:
         """Whether this worker is the one who works on the feed."""
         return self._pipeline is not None
