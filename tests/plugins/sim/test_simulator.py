@@ -280,6 +280,7 @@ def test_the_plugin_uses_a_simulator_that_runs(tmp_path: Path, monkeypatch: Any)
         assert named.open() == running.m365_settings()
         counterplay_sim.counterplay_invocation_finished(Invocation("x", ("sim",), True, {}))
         assert running.oracle().verdict().finished
+        counterplay_sim.counterplay_invocation_started()
         assert named.open()["tenant_id"] != running.m365_settings()["tenant_id"]
         assert not (tmp_path / "b").exists()
     with pytest.raises(StateError, match=r"the simulator of .* does not answer: .*; start it again"):
