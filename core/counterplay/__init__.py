@@ -1,5 +1,6 @@
 """counterplay: a playbook engine for security response. This is its public API for plugins."""
 
+from counterplay.budgets import Limit
 from counterplay.directives import Ask, Call, Directive, Pause, Stop
 from counterplay.errors import (
     BlockedError,
@@ -80,6 +81,7 @@ __all__ = [
     "Inverse",
     "Invocation",
     "JsonObject",
+    "Limit",
     "Module",
     "Need",
     "Page",
