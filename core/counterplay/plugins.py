@@ -25,6 +25,8 @@ from counterplay.events import JsonObject, Need
 from counterplay.modules import Action, Connection, Kind, Module, Sink, Transform, Trigger
 
 GROUP = "counterplay"
+API_VERSION = "1.0"
+"""Of the contracts that plugins build on: a higher second number adds, another first one changes."""
 _KINDS = (Trigger, Transform, Action, Sink, Connection)
 
 
@@ -102,6 +104,10 @@ class PluginInfo:
     problem: str | None = None
     module: str = ""
     """What its entry point names."""
+    api: str = ""
+    """The API that it was written for, from its `COUNTERPLAY_API`; empty when it does not say."""
+    hosts: tuple[str, ...] = ()
+    """The hosts that it talks to, from its `COUNTERPLAY_HOSTS`; a connection's settings may name others."""
 
 
 class PluginHost:
@@ -217,6 +223,9 @@ class PluginHost:
         except BaseException as error:  # a plugin may raise anything, SystemExit included
             text = " ".join(str(error).split())
             raise PluginLoadError(f"{type(error).__name__}: {text}") from error
+        about = replace(
+            about, api=_checked_api(plugin), hosts=tuple(getattr(plugin, "COUNTERPLAY_HOSTS", ()))
+        )
         infos = [_module_info(name, cls, about.distribution, folder) for cls in classes]
         names = [info.uses for info in infos]
         twice = sorted({uses for uses in names if names.count(uses) > 1})
@@ -228,6 +237,26 @@ class PluginHost:
     def _forget(self, name: str) -> None:
         if self._manager.has_plugin(name):
             self._manager.unregister(name=name)
+
+
+def _checked_api(plugin: object) -> str:
+    """The API that the plugin was written for. PluginLoadError: it is not this one."""
+    said = str(getattr(plugin, "COUNTERPLAY_API", ""))
+    if not said:
+        return ""
+    try:
+        wanted = tuple(int(part) for part in said.split("."))
+    except ValueError as error:
+        raise PluginLoadError(
+            f"COUNTERPLAY_API is {said!r}, which is no version like {API_VERSION}"
+        ) from error
+    have = tuple(int(part) for part in API_VERSION.split("."))
+    if wanted[:1] != have[:1] or wanted > have:
+        raise PluginLoadError(
+            f"it was written for the plugin API {said}, and this counterplay has {API_VERSION}",
+            hint="upgrade counterplay" if wanted > have else "upgrade the plugin",
+        )
+    return said
 
 
 def _module_info(plugin: str, cls: object, distribution: str, folder: Traversable) -> ModuleInfo:

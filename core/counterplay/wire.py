@@ -436,7 +436,8 @@ class _BulkAdapter(HTTPAdapter):
         )
         raw = response.raw
         try:
-            if int(response.headers.get("Content-Length") or 0) > SPILL_BYTES or raw.chunked:
+            unknown = raw.chunked or response.headers.get("Content-Encoding")  # how large it will be
+            if unknown or int(response.headers.get("Content-Length") or 0) > SPILL_BYTES:
                 body = _spilled(raw)
             else:
                 body = raw.read(decode_content=True)
@@ -494,7 +495,8 @@ def _spilled(raw: Any) -> bytes | mmap.mmap:
     """The rest of an answer, by way of a temporary file as soon as it turns out to be large."""
     first: list[bytes] = []
     size = 0
-    for chunk in raw.stream(_CHUNK, decode_content=True):
+    chunks = raw.stream(_CHUNK, decode_content=True)  # one for all: a second would begin behind what is read
+    for chunk in chunks:
         first.append(chunk)
         size += len(chunk)
         if size > SPILL_BYTES:
@@ -504,8 +506,7 @@ def _spilled(raw: Any) -> bytes | mmap.mmap:
     with tempfile.TemporaryFile() as file:
         file.writelines(first)
         first.clear()
-        for chunk in raw.stream(_CHUNK, decode_content=True):
-            file.write(chunk)
+        file.writelines(chunks)
         file.flush()
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 

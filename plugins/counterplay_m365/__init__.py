@@ -7,6 +7,8 @@ from typing import Any
 
 from counterplay import EffectIntent, EffectVerdict, Module, StepContext, hookimpl
 
+COUNTERPLAY_API = "1.0"
+
 
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:

@@ -15,6 +15,8 @@ from counterplay.hookspecs import ConnectionOffer, Invocation, Simulation, hooki
 CONNECTION = "sim"
 KINDS = ("m365.tenant", "intake.key")
 
+COUNTERPLAY_API = "1.0"
+
 
 @hookimpl
 def counterplay_connections(state_dir: Path) -> Iterable[ConnectionOffer]:
@@ -39,6 +41,14 @@ def counterplay_simulation(state_dir: Path, state: dict[str, Any], moment: datet
     from counterplay_sim.case import CaseTenant
 
     return CaseTenant(state_dir, state, moment)
+
+
+@hookimpl
+def counterplay_invocation_started() -> None:
+    """A finished tenant is renewed for what begins; other commands find it as it was left."""
+    from counterplay_sim.attach import begin
+
+    begin()
 
 
 @hookimpl

@@ -38,12 +38,14 @@ _COMMANDS = {
     "record": ("counterplay.cli.record:record", "Write a test that repeats a run, without names."),
     "undo": ("counterplay.cli.undo:undo", "Take back what a run did."),
     "store": ("counterplay.cli.store:store", "Show what the store holds; delete what is old."),
+    "workers": ("counterplay.cli.workers:workers", "List the workers that share the store."),
     "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),
     "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),
     "connections": ("counterplay.cli.connections:connections", "List connections, or check that one works."),
     "doctor": ("counterplay.cli.doctor:doctor", "Say what playbooks would be refused, and why."),
     "new": ("counterplay.cli.new:new", "Write a playbook and its test, to go on from."),
     "schema": ("counterplay.cli.schema:schema", "Print the JSON Schema of playbooks, for editors."),
+    "export": ("counterplay.cli.export:export", "Write a playbook in a form that others read (CACAO)."),
     "init": ("counterplay.cli.init:init", "Make a workspace in the current directory."),
 }
 _GROUP = "counterplay.commands"

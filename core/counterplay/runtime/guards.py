@@ -23,6 +23,7 @@ class Guards:
 
     def __init__(self, host: PluginHost, database: Database | None, guardrails: Mapping[str, Any]) -> None:
         self._host = host
+        self._database = database
         self._journal: EffectJournal = Journal(database) if database is not None else _Nothing()
         self._guardrails = guardrails
         self._one_at_a_time = threading.Lock()
@@ -37,6 +38,8 @@ class Guards:
         counting = _Counting(self._journal)
         with ExitStack() as turn:
             turn.enter_context(self._one_at_a_time)
+            if self._database is not None:
+                turn.enter_context(self._database.alone("guards"))
             verdict = self._verdict(intent, context, counting)
             if not counting.asked:
                 turn.close()

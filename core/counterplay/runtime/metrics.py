@@ -60,15 +60,21 @@ def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterato
         for playbook, mark in feed.marks.items():
             labels = _labels(feed=feed.label, playbook=playbook)
             yield f"counterplay_feed_mark_age_seconds{labels} {(moment - mark).total_seconds():.0f}"
+    yield from _head("feed_listed_age_seconds", "gauge", "Seconds since a feed was last listed in full.")
+    for feed in feeds:
+        if feed.listed_at is not None:
+            age = (moment - feed.listed_at).total_seconds()
+            yield f"counterplay_feed_listed_age_seconds{_labels(feed=feed.label)} {age:.0f}"
     yield from _head(
         "feed_lag_seconds",
         "gauge",
         "Seconds from listing to acknowledgement, mean of the last units.",
     )
-    for feed in feeds:
+    held = [feed for feed in feeds if feed.held]
+    for feed in held:
         yield f"counterplay_feed_lag_seconds{_labels(feed=feed.label)} {feed.pipeline.lag:.3f}"
     yield from _head("feed_backlog_units", "gauge", "Units that are queued or on their way.")
-    for feed in feeds:
+    for feed in held:
         yield f"counterplay_feed_backlog_units{_labels(feed=feed.label)} {feed.pipeline.load}"
     yield from _head("playbook_held_back", "gauge", "1 while a playbook's sink refuses records.")
     for feed in feeds:

@@ -177,7 +177,7 @@ def _carry_out(job: _Job) -> None:
             runs.add(connection, [run])
         context.run_id = RUN
         known = next(iter(runs.effects(RUN)), None)
-        runner = EffectRunner(host, runs, Targets(), stage.opener.secrets.mask_json)
+        runner = EffectRunner(host, runs, Targets(database), stage.opener.secrets.mask_json)
         tenant = context.connection.tenant if context.connection is not None else "local"
         outcome = runner.attempt(job.uses, action, context, tenant, known)
     Path(job.answer).write_text(json.dumps({"effect": outcome.effect, "error": outcome.error}))
