@@ -24,7 +24,7 @@ from counterplay.store.tables import acknowledgement, key_hour, key_page, unit, 
 
 UNTIMED = -1
 """The hour of events without a time."""
-_MEMORY = 40_000_000
+_MEMORY = 24_000_000
 _SMALLEST = 1024
 _SLOT = 12  # bytes
 _WORTH_PAGES = 4096  # an hour with fewer ids is read back from its units
