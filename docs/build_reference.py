@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+_OUTWARD = re.compile(r"\[([^\]]+)\]\((\.\./[^)]+)\)")
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Links from a page into the repository, outside the documentation, become plain text."""
+    folder = Path(page.file.src_uri).parent
+
+    def shown(match: re.Match[str]) -> str:
+        target = os.path.normpath(folder / match.group(2).partition("#")[0])
+        return match.group(1) if target.startswith("..") else match.group(0)
+
+    return _OUTWARD.sub(shown, markdown)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -25,7 +42,8 @@ def commands() -> Iterator[str]:
     from counterplay.cli import playbook
 
     yield "# Commands\n"
-    yield "Exit codes: 0 done, 1 something failed or is quarantined, 2 invalid input, 3 waiting or blocked, 130 interrupted."
+    yield "Exit codes: 0 done, 1 something failed or is quarantined, 2 invalid input, 3 waiting or blocked,"
+    yield "130 interrupted."
     context = click.Context(playbook, info_name="playbook")
 
     def pages(command: click.Command, parent: click.Context, depth: int) -> Iterator[str]:
@@ -57,12 +75,15 @@ def modules() -> Iterator[str]:
             plugin = info.plugin
             yield f"\n## {plugin}"
         yield f"\n### {info.uses}\n\n*{info.kind}*" + (
-            f" · connection `{info.cls.connection}`" if info.cls.connection and info.kind != "connection" else ""
+            f" · connection `{info.cls.connection}`"
+            if info.cls.connection and info.kind != "connection"
+            else ""
         )
         yield "\n" + _prose(info.cls.__doc__)
         yield from properties(info.schema)
         for need in info.permissions:
-            yield f"\nNeeds {need['resource']}: {' or '.join(f'`{one}`' for one in need['any'])} ({need['for']})."
+            names = " or ".join(f"`{one}`" for one in need["any"])
+            yield f"\nNeeds {need['resource']}: {names} ({need['for']})."
 
 
 def properties(schema: dict[str, Any]) -> Iterator[str]:
@@ -119,7 +140,8 @@ def hooks() -> Iterator[str]:
     yield f"# Hooks\n\n{_prose(hookspecs.__doc__)}"
     for name, function in vars(hookspecs).items():
         if name.startswith("counterplay_") and inspect.isfunction(function):
-            yield f"\n## {name}\n\n```python\ndef {name}{inspect.signature(function)}\n```\n\n{_prose(function.__doc__)}"
+            yield f"\n## {name}\n\n```python\ndef {name}{inspect.signature(function)}\n```\n"
+            yield _prose(function.__doc__)
 
 
 def rules() -> Iterator[str]:

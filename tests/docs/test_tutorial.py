@@ -41,7 +41,9 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "COUNTERPLAY_"))},
+        **{
+            name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "COUNTERPLAY_"))
+        },
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
     }
