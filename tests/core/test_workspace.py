@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from sqlalchemy.engine import make_url
 
 from counterplay.errors import ConfigError
 from counterplay.language import PlaybookError
@@ -118,6 +119,63 @@ def test_a_relative_store_begins_at_the_file(
     assert Workspace(host).store_url == here.store_url
 
 
+@pytest.mark.parametrize(
+    "store",
+    [
+        "{url: postgresql://soc@db.example.net:5433/cp, password: '${env:STORE_PASSWORD}'}",
+        "${env:STORE_URL}",
+    ],
+)
+def test_a_servers_password_is_a_reference(
+    host: PluginHost, folder: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """Resolved when it is used, masked from then on, and not in what the audit log may have."""
+    monkeypatch.setenv("STORE_PASSWORD", "p@ss/4711-long")
+    monkeypatch.setenv("STORE_URL", "postgres://soc:p%40ss%2F4711-long@db.example.net:5433/cp")
+    here = workspace(host, folder, f"store: {store}\n")
+
+    url = make_url(here.store_url)
+
+    assert (url.drivername, url.username, url.password) == ("postgresql+psycopg", "soc", "p@ss/4711-long")
+    assert (url.host, url.port, url.database) == ("db.example.net", 5433, "cp")
+    assert here.secrets.mask("it is p@ss/4711-long") == "it is ***"
+    assert "4711" not in str(here.config_without_secrets)
+
+
+@pytest.mark.parametrize(
+    ("store", "said"),
+    [
+        ("postgresql://soc:secret-4711@db/cp", "1:8: the URL holds the password in clear"),
+        ("postgresql://soc@db", "1:8: it is no store that this version knows"),
+        ("postgresql://soc@db/", "1:8: it is no store that this version knows"),
+        ("sqlite://state.db", "1:8: it is no store that this version knows"),
+        ("7", "1:8: it is no store that this version knows"),
+        ("[]", "1:8: it is no store that this version knows"),
+        ("x${env:URL}", "1:8: ${env:URL} is not a reference that stands alone"),
+        ("{url: postgresql://soc@db/cp}", "1:8: `password` is missing"),
+        ("{url: postgresql://soc@db/cp, password: short}", "1:48: the secret has fewer than 8 characters"),
+        ("{url: postgresql://soc@db/cp, password: '${env:A}', user: x}", "1:60: unknown key 'user'"),
+        ("{url: sqlite:///x.db, password: '${env:A}'}", "1:14: a SQLite file has no password"),
+    ],
+)
+def test_a_store_that_is_none_is_refused(host: PluginHost, folder: Path, store: str, said: str) -> None:
+    """With its place, and without the password."""
+    (found,) = findings(host, folder, f"store: {store}\n")
+
+    assert found.startswith(f"counterplay.yaml:{said}")
+    assert "4711" not in found
+
+
+def test_a_reference_that_leads_to_no_store_is_refused(
+    host: PluginHost, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is used, because only then anybody knows; what it leads to is not told."""
+    monkeypatch.setenv("STORE_URL", "mysql://soc:secret-4711@db/cp")
+    with pytest.raises(ConfigError, match=r"what \$\{env:STORE_URL\} stands for is no store") as refused:
+        _ = workspace(host, folder, "store: ${env:STORE_URL}\n").store_url
+    assert "4711" not in str(refused.value)
+
+
 def test_everything_that_is_wrong_is_told_with_its_place(host: PluginHost, folder: Path) -> None:
     """Unknown keys, stores, kinds, settings and references, in one go and in order of their lines."""
     text = """\
@@ -137,7 +195,8 @@ connections:
 
     assert sorted(found, key=lambda line: int(line.split(":")[1])) == [
         "counterplay.yaml:1:1: 'stoer' is not known here; did you mean 'store'?",
-        "counterplay.yaml:2:8: this version keeps its state in SQLite; write sqlite:///PATH",
+        "counterplay.yaml:2:8: it is no store that this version knows; "
+        "write sqlite:///PATH or postgresql://USER@HOST/DATABASE",
         "counterplay.yaml:7:5: 'clientid' is not known here; did you mean 'client_id'?",
         "counterplay.yaml:9:20: ${env:SECRET} is not a reference that stands alone; "
         "write the whole value as ${env:NAME}, ${file:PATH} or ${keyring:SERVICE/USER}",

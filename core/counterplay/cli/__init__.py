@@ -38,6 +38,7 @@ _COMMANDS = {
     "record": ("counterplay.cli.record:record", "Write a test that repeats a run, without names."),
     "undo": ("counterplay.cli.undo:undo", "Take back what a run did."),
     "store": ("counterplay.cli.store:store", "Show what the store holds; delete what is old."),
+    "workers": ("counterplay.cli.workers:workers", "List the workers that share the store."),
     "modules": ("counterplay.cli.modules:modules", "List the modules, or explain one."),
     "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),
     "connections": ("counterplay.cli.connections:connections", "List connections, or check that one works."),

@@ -128,22 +128,11 @@ def export(feed: str | None) -> None:
 def opened() -> Iterator[Ledger | None]:
     """The ledger; None while there is no state yet."""
     from counterplay.cli.loading import open_workspace
-    from counterplay.errors import StateError
-    from counterplay.store.database import open_database
+    from counterplay.store.database import existing_database
     from counterplay.store.ledger import Ledger
 
-    url = open_workspace().store_url
-    try:
-        database = open_database(url, create=False)
-    except StateError as error:
-        if "there is no state" not in str(error):
-            raise
-        yield None
-        return
-    try:
-        yield Ledger(database)
-    finally:
-        database.close()
+    with existing_database(open_workspace().store_url) as database:
+        yield Ledger(database) if database is not None else None
 
 
 def _feeds(book: Ledger | None, named: str | None) -> dict[int, str]:

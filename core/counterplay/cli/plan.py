@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from counterplay.runtime.opening import Opener
     from counterplay.runtime.plans import Plan, PlannedStep
     from counterplay.store.database import Database
-    from counterplay.workspace import Workspace
 
 _WORDS = {
     "reads": "reads",
@@ -102,9 +99,11 @@ def make_plans(
     renames = pairs(connections, "--connection", "NAME=OTHER")
     _, tasks = chosen(workspace, name, pairs(inputs, "--input", "NAME=VALUE"), renames)
     events = read_events(event_file) if event_file is not None else None
+    from counterplay.store.database import existing_database
+
     opener = Opener(workspace)
     plans: list[Plan] = []
-    with _store_beside(workspace) as database:
+    with existing_database(workspace.store_url) as database:
         for task in tasks:
             plans += plans_of(opener, task.playbook, task.inputs, task.renames, events, limit, database)
     if as_json:
@@ -160,22 +159,6 @@ def _given(events: Sequence[bytes], meta: dict[str, Any]) -> Iterator[Event]:
     from counterplay.events import Event
 
     return (Event(raw, meta) for raw in events)
-
-
-@contextmanager
-def _store_beside(workspace: Workspace) -> Iterator[Database | None]:
-    """The store for the guards' counts, where there is one; a plan makes none."""
-    from counterplay.store.database import open_database
-
-    url = workspace.store_url
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        yield None
-        return
-    database = open_database(url, create=False)
-    try:
-        yield database
-    finally:
-        database.close()
 
 
 def print_plan(one: Plan) -> None:

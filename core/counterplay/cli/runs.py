@@ -213,21 +213,12 @@ def _moment(option: str, text: str | None) -> datetime | None:
 @contextmanager
 def _store() -> Iterator[RunStore | None]:
     """The store, opened beside a worker; None when nothing has run yet."""
-    from pathlib import Path
-
     from counterplay.cli.loading import open_workspace
-    from counterplay.store.database import open_database
+    from counterplay.store.database import existing_database
     from counterplay.store.runs import RunStore
 
-    url = open_workspace().store_url
-    if not Path(url.removeprefix("sqlite:///")).exists():
-        yield None
-        return
-    database = open_database(url, create=False)
-    try:
-        yield RunStore(database)
-    finally:
-        database.close()
+    with existing_database(open_workspace().store_url) as database:
+        yield RunStore(database) if database is not None else None
 
 
 def _about(run: StoredRun) -> dict[str, Any]:

@@ -71,17 +71,10 @@ def prune(dry_run: bool, as_json: bool) -> None:
 @contextmanager
 def _opened() -> Iterator[tuple[Workspace, Database]]:
     from counterplay.cli.loading import open_workspace
-    from counterplay.errors import StateError
-    from counterplay.store.database import open_database
+    from counterplay.store.database import existing_database
 
     workspace = open_workspace()
-    try:
-        database = open_database(workspace.store_url, create=False)
-    except StateError as error:
-        if "there is no state" not in str(error):
-            raise
-        raise ConfigError(error.message, hint=error.hint) from None
-    try:
+    with existing_database(workspace.store_url) as database:
+        if database is None:
+            raise ConfigError("there is no state yet", hint="`playbook run NAME` creates it")
         yield workspace, database
-    finally:
-        database.close()

@@ -81,6 +81,7 @@ class Approvals:
     def _recorded(self, one: StoredApproval, given: StoredAnswer, token: str | None) -> StoredApproval:
         """The answer, the token that it used up, and what it decides: all of it or nothing."""
         with self.store.database.write() as connection:
+            self.store.hold(connection, one)
             if token is not None and not self.store.use_token(connection, token):
                 raise RefusedAnswer("this link was used, has expired, or never was one")
             if not self.store.add_answer(connection, one.id, given):

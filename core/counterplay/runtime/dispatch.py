@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from counterplay.engine import Engine, SegmentBody
 from counterplay.errors import CounterplayError, StateError
 from counterplay.store.runs import RunStore
+
+if TYPE_CHECKING:
+    from counterplay.runtime.fleet import Fleet
 
 SLOTS = 8
 SWEEP = 0.5
@@ -30,7 +34,10 @@ class Dispatcher:
         *,
         slots: int = SLOTS,
         on_failure: Callable[[CounterplayError], None],
+        fleet: Fleet | None = None,
     ) -> None:
+        """`fleet`: this is one of several workers, which take runs before they begin them."""
+        self._fleet = fleet
         self._engine = engine
         self._runs = runs
         self._stop = stop
@@ -47,10 +54,13 @@ class Dispatcher:
         """Start the engine, resume what a dead process left, and begin to dispatch."""
         self._launched = True
         self._engine.launch(body)
-        with self._changed:
-            self._recovered.update(self._engine.recover())
-            self._active.update(self._recovered)
-        self._requeue_stranded()
+        if self._fleet is None:
+            with self._changed:
+                self._recovered.update(self._engine.recover())
+                self._active.update(self._recovered)
+            self._requeue_stranded()
+        else:
+            self._fleet.on_released = self._forget
         self._runs.retry_sinks()
         self._thread.start()
 
@@ -67,13 +77,27 @@ class Dispatcher:
             self._look = True
             self._changed.notify_all()
 
-    def wait_idle(self) -> None:
-        """Return when no run works and none is due, or when the process is asked to stop."""
+    def wait_idle(self, added: Collection[str] = ()) -> None:
+        """Return when no run works and none is due, or when the process is asked to stop.
+
+        `added` are runs that this process brought, which other workers may have taken.
+        """
         while not self._stop.is_set():
             with self._changed:
-                if not self._active and not self._runs.due(1) and not self._runs.wakes_within(SHORT_WAIT):
+                if not self._active and not self._more_to_come(added):
                     return
                 self._changed.wait(SWEEP)
+
+    def _more_to_come(self, added: Collection[str]) -> bool:
+        if self._runs.due(1) or self._runs.wakes_within(SHORT_WAIT):
+            return True
+        return self._fleet is not None and bool(self._runs.any_open(added))
+
+    def _forget(self, segments: Sequence[str]) -> None:
+        """What a dead worker had begun goes on under other numbers; the engine need not know of it."""
+        if segments:
+            self._engine.delete(segments)
+        self.notify()
 
     @property
     def active(self) -> int:
@@ -143,9 +167,10 @@ class Dispatcher:
             active = set(self._active)
         if free <= 0:
             return
-        for identity, number in self._runs.due(free + len(active)):
+        for identity, number in self._due(free, len(active)):
             segment = f"{identity}/{number}"
             if segment in active or free <= 0 or self._stop.is_set():
+                self._give_back(identity)
                 continue
             free -= 1
             with self._changed:
@@ -154,4 +179,14 @@ class Dispatcher:
                 self._engine.start(segment)
             except BaseException:
                 self.ended(segment)
+                self._give_back(identity)
                 raise
+
+    def _due(self, free: int, working: int) -> list[tuple[str, int]]:
+        if self._fleet is None:
+            return self._runs.due(free + working)
+        return self._runs.claim(self._fleet.identity, free)
+
+    def _give_back(self, identity: str) -> None:
+        if self._fleet is not None:
+            self._runs.give_back(self._fleet.identity, [identity])

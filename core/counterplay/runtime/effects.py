@@ -29,15 +29,17 @@ from counterplay.runtime.guards import Guards, refuse_write
 from counterplay.runtime.planning_wire import described
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import Terms
+from counterplay.store.database import Database
 from counterplay.store.runs import RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
 
 
 class Targets:
-    """Effects on one target (tenant, object) happen one after the other."""
+    """Effects on one target (tenant, object) happen one after the other, whichever worker makes them."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._guard = threading.Lock()
 
@@ -48,7 +50,7 @@ class Targets:
             return
         with self._guard:
             lock = self._locks[tenant, target]
-        with lock:
+        with lock, self._database.alone(f"target {tenant} {target}"):
             yield
 
 

@@ -40,6 +40,8 @@ UNAVAILABLE_FOR = 24 * 3600.0
 _CLAMPED = timedelta(hours=1)  # a look-back that is cut by less is within the margins
 _LONGEST_DELAY = 60.0
 _PAGES_AHEAD = 8
+STAND_BY = 2.0
+"""Seconds between two looks whether a feed that another worker holds has become free."""
 _LOOK = 0.02
 
 log = logging.getLogger("counterplay.feeds")
@@ -64,7 +66,9 @@ class Feed:
         once: bool,
         look_back: timedelta | None = None,
         shared: Shared | None = None,
+        worker: str | None = None,
     ) -> None:
+        """`worker` is this process among several; one of them works on the feed, the others stand by."""
         self.key = key
         self.trigger = trigger
         self.context = context
@@ -82,11 +86,12 @@ class Feed:
         self._interval = poll_interval.total_seconds()
         self._once = once
         self._shared = shared or Shared()
+        self._worker = worker
         self._look_back = {one.name: look_back for one in subscribers}
         self._unavailable_until = 0.0
         self._failures = 0
         self._subscriptions: dict[str, Subscription] = {}
-        self._epoch = 0
+        self._epoch: int | None = None
         self._pipeline: Pipeline | None = None
         self._listing: Listing | None = None
 
@@ -140,10 +145,21 @@ class Feed:
             feed._subscriptions[subscriber.name] = subscription
         self.subscribers = [one for one in self.subscribers if one.name in self._subscriptions]
         for feed in opened.values():
-            feed._epoch = self._store.take_over(feed.feed_id)
-            feed._pipeline = feed._made_pipeline()
-            feed._listing = feed._made_listing()
+            feed._take_over()
         return list(opened.values())
+
+    def _take_over(self) -> bool:
+        """Begin to work on the feed, unless another worker does."""
+        epoch = self._store.take_over(self.feed_id, self._worker)
+        if epoch is None:
+            return False
+        if self._worker is not None:  # whoever had it before may have moved the marks
+            for name, known in self._subscriptions.items():
+                self._subscriptions[name] = self._store.subscribe(self.key, name, known.since)
+        self._epoch = epoch
+        self._pipeline = self._made_pipeline(epoch)
+        self._listing = self._made_listing()
+        return True
 
     def _clamped(self, subscription: Subscription, wanted: datetime) -> None:
         """The subscriber asked for more than the source can still list."""
@@ -169,9 +185,10 @@ class Feed:
             poll_interval=timedelta(seconds=self._interval),
             once=self._once,
             shared=self._shared,
+            worker=self._worker,
         )
 
-    def _made_pipeline(self) -> Pipeline:
+    def _made_pipeline(self, epoch: int) -> Pipeline:
         return Pipeline(
             self.key,
             self.label,
@@ -186,6 +203,7 @@ class Feed:
             runs_added=self._runs_added,
             shared=self._shared,
             floor=self._floor,
+            epoch=epoch,
         )
 
     def _made_listing(self) -> Listing | None:
@@ -209,13 +227,28 @@ class Feed:
         return {} if self._listing is None else self._listing.marks
 
     @property
+    def held(self) -> bool:
+        """Whether this worker is the one who works on the feed."""
+        return self._pipeline is not None
+
+    @property
     def pipeline(self) -> Pipeline:
-        """The work on the feed's units. Only an open feed has it."""
+        """The work on the feed's units. Only an open feed that this worker holds has it."""
         assert self._pipeline is not None, "the feed is not open"
         return self._pipeline
 
     def run(self) -> None:
-        """Follow the source until `stop` is set; with `once`, until all that it listed is accounted for."""
+        """Follow the source until `stop` is set; with `once`, until all that it listed is accounted for.
+
+        Where another worker holds the feed, stand by until it dies or, with `once`, is done with it.
+        """
+        try:
+            if not self._wait_for_turn():
+                self.done = True
+                return
+        except CounterplayError as error:
+            self.failure, self.done = error, True
+            return
         self.pipeline.start()
         try:
             while not self._stop.is_set():
@@ -238,6 +271,22 @@ class Feed:
             self.failure = StateError(f"the feed {self.label} stopped: {type(error).__name__}: {error}")
         finally:
             self._end()
+
+    def _wait_for_turn(self) -> bool:
+        """Become the one who works on the feed. False: another one did the work, or nobody is to."""
+        while self._epoch is None and not self._stop.is_set():
+            if self._once and not self._unfinished():
+                self._figures.notice(self.label, f"{self.label}: another worker reads this source")
+                return False
+            if self._take_over():
+                break
+            self._stop.wait(STAND_BY)
+        return self._epoch is not None and not self._stop.is_set()
+
+    def nudge(self) -> None:
+        """There may be units that somebody else put into the feed."""
+        if self._pipeline is not None and not self.done:
+            self._pipeline.nudge()
 
     def _end(self) -> None:
         self.pipeline.close()
@@ -351,7 +400,7 @@ class Feed:
             body = b"[" + b",".join(page.events) + b"]" if page.events else None
             key = hashlib.sha256(json.dumps([cursor, page.cursor]).encode() + (body or b"")).hexdigest()[:32]
             if (
-                self._store.store_page(self.feed_id, self._epoch, page.cursor, f"page-{key}", body)
+                self._store.store_page(self.feed_id, self._epoch or 0, page.cursor, f"page-{key}", body)
                 is not None
             ):
                 self._figures.add("listed")
@@ -375,6 +424,6 @@ class Feed:
     def spool(self, unit_key: str, events: Sequence[bytes]) -> None:
         """Keep events that came from outside (a request, a file), and work on them."""
         body = b"[" + b",".join(events) + b"]"
-        self._store.store_page(self.feed_id, self._epoch, None, unit_key, body)
+        self._store.store_page(self.feed_id, self._epoch or 0, None, unit_key, body)
         self._figures.add("listed")
-        self.pipeline.nudge()
+        self.nudge()

@@ -36,6 +36,7 @@ class Watcher:
     """Makes the looks that are due. `sweep` once, or as a thread between `start` and the stop event."""
 
     def __init__(self, database: Database, opener: Opener, figures: Figures, stop: threading.Event) -> None:
+        self._database = database
         self._watches = WatchStore(database)
         self._runs = RunStore(database)
         self._opener = opener
@@ -51,11 +52,12 @@ class Watcher:
             self._thread.join()
 
     def sweep(self) -> None:
-        """Make every look that is due now. StateError: the store cannot be used."""
-        for one in self._watches.due(now()):
-            if self._stop.is_set():
-                return
-            self._look(one)
+        """Make every look that is due, unless another worker does. StateError: the store cannot be used."""
+        with self._database.alone("watches", wait=False) as mine:
+            for one in self._watches.due(now()) if mine else ():
+                if self._stop.is_set():
+                    return
+                self._look(one)
 
     def _work(self) -> None:
         while not self._stop.is_set():

@@ -20,6 +20,7 @@ from counterplay.clock import from_text, now
 from counterplay.engine import EngineInterrupt, Recorder
 from counterplay.errors import (
     BlockedError,
+    ContendedError,
     CounterplayError,
     InterruptedWork,
     RetryableError,
@@ -75,7 +76,7 @@ class Interpreter:
         self._on_failure = on_failure
         self._sender = OutcomeSender(host, runs, feeds, opener, figures, stop)
         guardrails = opener.workspace.guardrails
-        effects = EffectRunner(host, runs, Targets(), opener.secrets.mask_json, guardrails)
+        effects = EffectRunner(host, runs, Targets(runs.database), opener.secrets.mask_json, guardrails)
         self._attempts = Attempts(host, runs, opener, effects, self._sender, figures, stop)
         self._playbooks: dict[str, Playbook] = {}
         self._parsing = threading.Lock()
@@ -87,8 +88,8 @@ class Interpreter:
             self._execute(identity, int(number))
         except (Parked, LeaseLost):
             pass
-        except InterruptedWork:
-            self._runs.park(identity, "queued", None, None)
+        except (InterruptedWork, ContendedError):
+            self._runs.park(identity, "queued", None, None, segment=int(number))
         except StateError as error:
             self._on_failure(error)
             raise
@@ -99,13 +100,13 @@ class Interpreter:
             raise
         except Exception as error:  # the run must neither hang as `running` nor stop all the others
             log.exception("run %s stopped at a fault of its own", name)
-            self._give_up(identity, f"it cannot be executed: {type(error).__name__}: {error}")
+            self._give_up(identity, int(number), f"it cannot be executed: {type(error).__name__}: {error}")
         finally:
             self._on_end(name)
 
-    def _give_up(self, identity: str, error: str) -> None:
+    def _give_up(self, identity: str, number: int, error: str) -> None:
         run = self._runs.get(identity)
-        if run is not None and run.ended is None:
+        if run is not None and run.ended is None and run.segment == number:
             self._finish(run, "failed", self._opener.secrets.mask(error))
 
     def _execute(self, identity: str, number: int) -> None:
@@ -235,21 +236,27 @@ class Interpreter:
             walk.sequence((step,), frame)
         except StepFailed as failed:
             at = _failed_at(failed.failure, None)
-            self._runs.end(run.id, "failed", f"step {failed.failure.chain[0]}: {failed}", failed_at=at)
+            self._runs.end(
+                run.id,
+                "failed",
+                f"step {failed.failure.chain[0]}: {failed}",
+                failed_at=at,
+                segment=run.segment,
+            )
         except RunStopped as stopped:
             stop = {"status": stopped.status, "reason": stopped.reason}
-            self._runs.end(run.id, "succeeded", None, stop=stop)
+            self._runs.end(run.id, "succeeded", None, stop=stop, segment=run.segment)
         except RunCancelled:
-            self._runs.end(run.id, "cancelled", "cancelled")
+            self._runs.end(run.id, "cancelled", "cancelled", segment=run.segment)
         else:
-            self._runs.end(run.id, "succeeded", None)
+            self._runs.end(run.id, "succeeded", None, segment=run.segment)
 
     # --- the end -----------------------------------------------------------------------------------------
 
     def _finish(
         self, run: StoredRun, status: str, error: str | None, *, failed_at: JsonObject | None = None
     ) -> None:
-        self._runs.end(run.id, status, error, failed_at=failed_at)
+        self._runs.end(run.id, status, error, failed_at=failed_at, segment=run.segment)
         self._figures.notice(f"run {run.id}", None)
         if not _is_whole(run):
             return

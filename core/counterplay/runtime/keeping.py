@@ -50,7 +50,9 @@ class Keeper:
     def _work(self) -> None:
         while not self._stop.is_set():
             try:
-                prune(self._database, self._kept)
+                with self._database.alone("retention", wait=False) as mine:
+                    if mine:
+                        prune(self._database, self._kept)
             except CounterplayError as error:  # what works on runs meets it too, and ends the process
                 log.error("old runs are not deleted: %s", error)
             except Exception as error:  # and is tried again in an hour

@@ -65,10 +65,11 @@ def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterato
         "gauge",
         "Seconds from listing to acknowledgement, mean of the last units.",
     )
-    for feed in feeds:
+    held = [feed for feed in feeds if feed.held]
+    for feed in held:
         yield f"counterplay_feed_lag_seconds{_labels(feed=feed.label)} {feed.pipeline.lag:.3f}"
     yield from _head("feed_backlog_units", "gauge", "Units that are queued or on their way.")
-    for feed in feeds:
+    for feed in held:
         yield f"counterplay_feed_backlog_units{_labels(feed=feed.label)} {feed.pipeline.load}"
     yield from _head("playbook_held_back", "gauge", "1 while a playbook's sink refuses records.")
     for feed in feeds:

@@ -32,10 +32,7 @@ class Opener:
 
     def __init__(self, workspace: Workspace, stop: threading.Event | None = None) -> None:
         self.workspace = workspace
-        self.secrets = Secrets(
-            workspace.base,
-            lambda scheme, name: workspace.host.hook.counterplay_secret(scheme=scheme, reference=name),
-        )
+        self.secrets: Secrets = workspace.secrets
         self._stop = stop or threading.Event()
         self.budgets = Budgets()
         self.internal = Internal(self)

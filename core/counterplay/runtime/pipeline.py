@@ -72,6 +72,7 @@ class Pipeline:
         runs_added: Callable[[Sequence[str]], None],
         shared: Shared,
         floor: Callable[[], datetime | None],
+        epoch: int = 0,
     ) -> None:
         self.key = key
         self.label = label
@@ -86,6 +87,7 @@ class Pipeline:
         self._stop = stop
         self._runs_added = runs_added
         self._floor = floor
+        self._epoch = epoch
         self._changed = threading.Condition()
         self._arrivals: deque[Arrival] = deque()
         self._outcomes: deque[Outcome] = deque()
@@ -360,6 +362,7 @@ class Pipeline:
         owned: list[Owned] = []
         try:
             with self._store.database.write() as connection:
+                self._store.hold(connection, self.feed_id, self._epoch)
                 if works:
                     owned = self._store.claim(connection, self.feed_id, [_fetched(one) for one in works])
                 for task in ready:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from counterplay.errors import ConfigError, CounterplayError
@@ -135,8 +134,3 @@ def _version(workspace: Workspace, tasks: Mapping[str, Task]) -> str:
     about = {name: [one.playbook.document, one.inputs, one.renames] for name, one in tasks.items()}
     text = json.dumps([about, workspace.config], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def store_path(workspace: Workspace) -> Path:
-    """The file of the store."""
-    return Path(workspace.store_url.removeprefix("sqlite:///"))

@@ -20,10 +20,10 @@ from counterplay.runtime.approvals import Approvals, RefusedAnswer
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.selection import Load, Selection, fingerprint, select, store_path
+from counterplay.runtime.selection import Load, Selection, fingerprint, select
 from counterplay.runtime.session import Session
 from counterplay.store.approvals import ApprovalStore
-from counterplay.store.database import WorkerLock, open_database
+from counterplay.store.database import open_database, worker_lock
 from counterplay.workspace import Workspace
 
 LOOK_EVERY = 1.0
@@ -67,7 +67,7 @@ class Service:
             ("GET", "/metrics"): self._metrics,
             ("POST", "/approvals"): self._approve,
         }
-        lock = WorkerLock(store_path(selection.workspace), "playbook up")
+        lock = worker_lock(selection.workspace.store_url, "playbook up")
         with lock, Listener(self._listen, (), pages) as listener:
             self.url = listener.url
             self._told(f"listening on {listener.url}")

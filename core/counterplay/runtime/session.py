@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import make_url
 
@@ -47,10 +47,13 @@ from counterplay.runtime.opening import Opener
 from counterplay.runtime.pipeline import Shared
 from counterplay.runtime.segments import all_steps
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
-from counterplay.store.database import Database, WorkerLock, explained, open_database
+from counterplay.store.database import Database, explained, open_database, worker_lock
 from counterplay.store.feeds import FeedKey, FeedStore
 from counterplay.store.losses import Losses
 from counterplay.store.runs import RunStore, StoredEffect
+
+if TYPE_CHECKING:
+    from counterplay.runtime.fleet import Fleet
 
 DEFAULT_INTERVAL = timedelta(seconds=60)
 _UNFINISHED = ("queued", "running", "waiting", "blocked")
@@ -116,6 +119,8 @@ class Session:
         self._failures: list[CounterplayError] = []
         self._began = to_text(now())
         self._dispatching: Any = None
+        self._working: Sequence[Feed] = ()
+        self._added: set[str] = set()
 
     @property
     def host(self) -> Any:
@@ -130,9 +135,11 @@ class Session:
             self._log_start(database)
             feeds = FeedStore(database)
             runs = RunStore(database)
+            fleet = self._join_fleet(database, stack)
             # feeds first: they open every connection, and what cannot be opened is told before a run works
-            working = self._feeds(feeds, runs)
-            dispatcher = self._dispatching = self._dispatcher(runs, feeds, stack)
+            with database.alone("subscribe"):
+                working = self._working = self._feeds(feeds, runs, fleet)
+            dispatcher = self._dispatching = self._dispatcher(runs, feeds, fleet, stack)
             push = [feed for feed in working if isinstance(feed.trigger, PushTrigger)]
             if self._service is not None:
                 self.urls = self._service.serve(push)
@@ -147,7 +154,7 @@ class Session:
             on_started()
             self._follow(working)
             if dispatcher is not None and self._once:
-                dispatcher.wait_idle()
+                dispatcher.wait_idle(self._added)
             interrupted = self._stop.is_set() and not self._failures
             if dispatcher is not None:
                 self._stop.set()
@@ -158,15 +165,34 @@ class Session:
             return self._ended(working, runs, interrupted, began)
 
     def _open_store(self, stack: ExitStack) -> Database:
-        from pathlib import Path
-
         url = self._opener.workspace.store_url
         if self._service is None:
-            lock = WorkerLock(Path(url.removeprefix("sqlite:///")), f"playbook run {self.name}")
-            stack.enter_context(lock)
+            stack.enter_context(worker_lock(url, self._purpose))
         database = open_database(url)
         stack.callback(database.close)
         return database
+
+    @property
+    def _purpose(self) -> str:
+        return "playbook up" if self._service is not None else f"playbook run {self.name}"
+
+    def _join_fleet(self, database: Database, stack: ExitStack) -> Fleet | None:
+        """On PostgreSQL this is one of several workers."""
+        if database.sqlite:
+            return None
+        from counterplay.runtime.fleet import Fleet
+
+        patience = self._opener.workspace.dead_after
+        fleet = Fleet(database, self._purpose, patience, self._stop, self._fail, self._look_around)
+        fleet.start()
+        stack.callback(fleet.close)
+        return fleet
+
+    def _look_around(self) -> None:
+        """Other workers and commands put units and runs into the store, too."""
+        for feed in self._working:
+            feed.nudge()
+        self._runs_added(())
 
     def _watch(self, database: Database, stack: ExitStack) -> None:
         """Look at effects that are to hold: those that are due, and as long as this works, those to come."""
@@ -199,7 +225,7 @@ class Session:
         }
         audit.record(database, "command", about)
 
-    def _dispatcher(self, runs: RunStore, feeds: FeedStore, stack: ExitStack) -> Any:
+    def _dispatcher(self, runs: RunStore, feeds: FeedStore, fleet: Fleet | None, stack: ExitStack) -> Any:
         """The dispatcher, when there are runs to do; the engine costs half a second to import."""
         idle = not any(task.playbook.run_steps for task in self._tasks) and self._service is None
         if idle and not runs.with_status(*_UNFINISHED):
@@ -209,7 +235,7 @@ class Session:
         from counterplay.runtime.interpreter import Interpreter
 
         engine = DbosEngine(self._opener.workspace.store_url, 2 * SLOTS, runs.database.turns)
-        dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail)
+        dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail, fleet=fleet)
 
         def close() -> None:
             self._stop.set()
@@ -223,7 +249,9 @@ class Session:
             dispatcher.launch(interpreter.segment)
         return dispatcher
 
-    def _runs_added(self, _added: Sequence[str]) -> None:
+    def _runs_added(self, added: Sequence[str]) -> None:
+        if self._once:
+            self._added.update(added)
         if self._dispatching is not None:
             self._dispatching.notify()
 
@@ -234,7 +262,7 @@ class Session:
 
     # --- feeds -----------------------------------------------------------------------------------
 
-    def _feeds(self, store: FeedStore, runs: RunStore) -> list[Feed]:
+    def _feeds(self, store: FeedStore, runs: RunStore, fleet: Fleet | None) -> list[Feed]:
         """One feed for each distinct source, with all the playbooks that subscribe to it."""
         feeds: dict[FeedKey, Feed] = {}
         for task in self._tasks:
@@ -258,6 +286,7 @@ class Session:
                         once=self._once,
                         look_back=look_back,
                         shared=self._shared,
+                        worker=fleet.identity if fleet is not None else None,
                     )
         opened = [one for feed in feeds.values() for one in feed.open()]
         for feed in opened:
@@ -401,8 +430,8 @@ class Session:
             isinstance(feed.failure, BlockedError) or any(one.pause.blocked for one in feed.subscribers)
             for feed in feeds
         )
-        left = runs.with_status("running", "queued") if self._once and not interrupted else []
-        for identity, _ in left:
+        left = self._left(runs) if self._once and not interrupted else []
+        for identity in left:
             self.figures.notice(f"run {identity}", f"run {identity} has not ended; start again to go on")
         code = 130 if interrupted else 1 if failed or left else 3 if blocked else 0
         figures = self.figures.to_dict()
@@ -422,6 +451,12 @@ class Session:
             lines=tuple(lines),
             seconds=time.monotonic() - began,
         )
+
+    def _left(self, runs: RunStore) -> list[str]:
+        """Runs that should have ended and have not; other workers' own are none of ours."""
+        if runs.database.sqlite:
+            return [identity for identity, _ in runs.with_status("running", "queued")]
+        return runs.any_open(self._added)
 
 
 _FAILING = ("runs_failed", "effects_not_held", "broken", "quarantined", "lost", "gaps", "dead_letters")

@@ -108,6 +108,11 @@ class ApprovalStore:
             }
             audit.append(connection, "question", {**about, "people": people}, run_id=run_id)
 
+    def hold(self, connection: sa.Connection, one: StoredApproval) -> None:
+        """Whoever answers the question, closes it or cancels its run at the same time waits for this one."""
+        for table, identity in ((run, one.run_id), (approval, one.id)):
+            connection.execute(sa.select(table.c.id).where(table.c.id == identity).with_for_update())
+
     def get(self, identity: str) -> StoredApproval | None:
         """One question with its answers."""
         found = self._select(approval.c.id == identity)
@@ -163,6 +168,7 @@ class ApprovalStore:
 
     def decide(self, connection: sa.Connection, one: StoredApproval, status: str) -> bool:
         """Close the question and wake its run. False: it was closed already."""
+        self.hold(connection, one)
         moved = connection.execute(
             sa.update(approval)
             .where(approval.c.id == one.id, approval.c.status == "open")

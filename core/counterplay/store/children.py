@@ -95,6 +95,11 @@ def all_ended(connection: sa.Connection, parent: str, step_id: str) -> bool:
     )
 
 
+def lock(connection: sa.Connection, parent: str) -> None:
+    """Before a child ends, hold its parent: of two that end at once, the second one sees the first."""
+    connection.execute(sa.select(run.c.id).where(run.c.id == parent).with_for_update())
+
+
 def child_ended(connection: sa.Connection, identity: str) -> None:
     """A child ended: the next one that is held begins, or its parent goes on."""
     child = connection.execute(
@@ -126,6 +131,7 @@ def cancel(connection: sa.Connection, identity: str, by: JsonObject) -> int:
     What works ends at its next step; what waits is woken to end; what has not begun ends now.
     """
     inside = sa.or_(run.c.id == identity, run.c.id.startswith(f"{identity}/", autoescape=True))
+    connection.execute(sa.select(run.c.id).where(inside).order_by(run.c.id).with_for_update())
     open_runs = (inside, run.c.status.not_in(ENDED))
     asked = connection.execute(sa.update(run).where(*open_runs).values(cancel=json.dumps(by))).rowcount
     connection.execute(
@@ -216,6 +222,7 @@ def reopen(
         .values(
             status="waiting" if waits is not None else "queued",
             segment=run.c.segment + 1,
+            worker=None,
             outcome=None,
             error=None,
             ended=None,

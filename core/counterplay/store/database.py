@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from counterplay.clock import now, to_text
-from counterplay.errors import BusyError, StateError
+from counterplay.errors import BusyError, ContendedError, StateError
+from counterplay.events import JsonObject
+from counterplay.store.locks import Locks, number
 from counterplay.store.turns import Turns
 
 HEAD = "0008"
@@ -29,6 +31,9 @@ class Database:
         self.url = url
         self.engine = engine
         self.turns = Turns(engine.connect)
+        self._locks = (
+            None if self.sqlite else Locks(_engine(url, isolation_level="AUTOCOMMIT", max_overflow=100))
+        )
 
     @property
     def path(self) -> Path | None:
@@ -47,8 +52,13 @@ class Database:
 
     @contextmanager
     def write_short(self) -> Iterator[sa.Connection]:
-        """The same for a few statements: it may share its commit with others that come at the same time."""
-        with explained(self.url), self.turns.shared() as connection:
+        """The same for a few statements, which lock the rows that they go by.
+
+        On SQLite it may share its commit with others that come at the same time; PostgreSQL takes several
+        at once, as it does from several workers.
+        """
+        shared = self.turns.shared if self.sqlite else self.engine.begin
+        with explained(self.url), shared() as connection:
             yield connection
 
     @contextmanager
@@ -57,14 +67,29 @@ class Database:
         with explained(self.url), self.engine.execution_options(write=False).connect() as connection:
             yield connection
 
+    @contextmanager
+    def alone(self, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Of all processes on a PostgreSQL, be the only one inside the block of that name.
+
+        False, with `wait=False`: another one is. A SQLite file has one worker, so there is nothing to do. The
+        database ends the turn of a process that dies.
+        """
+        if self._locks is None:
+            yield True
+            return
+        with explained(self.url), self._locks.hold(name, wait=wait) as got:
+            yield got
+
     def close(self) -> None:
         self.turns.close()
+        if self._locks is not None:
+            self._locks.close()
         self.engine.dispose()
 
 
 def storable(text: str) -> str:
-    """The text with what UTF-8 cannot carry (a lone surrogate, from an event) written as an escape."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """The text with what a database cannot carry (a lone surrogate or a NUL, from an event) as an escape."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def open_database(url: str, *, create: bool = True) -> Database:
@@ -76,11 +101,13 @@ def open_database(url: str, *, create: bool = True) -> Database:
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "")
         if not create and not path.exists():
-            raise StateError(f"there is no state at {path} yet", hint="`playbook run NAME` creates it")
+            raise StateError(f"there is no state at {path} yet", hint=_FIRST)
         _prepare_file(path)
     database = Database(parsed, _engine(parsed))
     try:
         with database.write() as connection:
+            if not create and not _has_tables(connection):
+                raise StateError(f"there is no state at {_place(parsed)} yet", hint=_FIRST)
             _migrate(connection, parsed)
     except BaseException:
         database.close()
@@ -88,9 +115,33 @@ def open_database(url: str, *, create: bool = True) -> Database:
     return database
 
 
-def _engine(url: URL) -> sa.Engine:
+@contextmanager
+def existing_database(url: str) -> Iterator[Database | None]:
+    """The store, opened beside a worker; None when nothing was kept there yet. StateError: it is unusable."""
+    try:
+        database = open_database(url, create=False)
+    except StateError as error:
+        if error.hint != _FIRST:
+            raise
+        yield None
+        return
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+_FIRST = "`playbook run NAME` creates it"
+
+
+def _has_tables(connection: sa.Connection) -> bool:
+    return sa.inspect(connection).has_table("cp_schema_version")
+
+
+def _engine(url: URL, **server: Any) -> sa.Engine:
+    """A pool of connections; `server` are settings of one to a PostgreSQL."""
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, **server)
     # A write transaction must take its lock when it begins: a read that turns into a write cannot wait.
     engine = sa.create_engine(url, pool_size=4, max_overflow=4, connect_args={"timeout": 30})
 
@@ -133,8 +184,10 @@ def _prepare_file(path: Path) -> None:
 
 
 def _migrate(connection: sa.Connection, url: URL) -> None:
+    if url.get_backend_name() == "postgresql":  # one of several workers that start at once
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number("migration"))))
     version = None
-    if sa.inspect(connection).has_table("cp_schema_version"):
+    if _has_tables(connection):
         version = connection.execute(sa.text("SELECT version_num FROM cp_schema_version")).scalar()
     if version == HEAD:
         return
@@ -193,6 +246,31 @@ class WorkerLock:
             self._file = None
 
 
+def worker_lock(url: str, purpose: str) -> AbstractContextManager[object]:
+    """The right to work on a store: of one process for a SQLite file, of any number for PostgreSQL.
+
+    StateError, on entering it: another process holds the file.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return nullcontext()
+    return WorkerLock(Path(parsed.database or ""), purpose)
+
+
+def holder_of(path: Path) -> JsonObject | None:
+    """The process that works on a SQLite file: `pid`, `purpose`, `since`; None when there is none."""
+    try:
+        with path.with_name(path.name + ".lock").open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                about: JsonObject = json.loads(file.read())
+                return about
+    except (OSError, ValueError):  # nobody ever worked here, or it has just begun
+        pass
+    return None
+
+
 def _holder(text: str) -> str:
     try:
         about = json.loads(text)
@@ -228,6 +306,8 @@ def explained(url: URL) -> Iterator[None]:
     except (sa.exc.DBAPIError, sqlite3.Error) as error:
         cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
         text = str(cause)
+        if url.get_backend_name() != "sqlite":
+            _explain_server(url, error)
         for sign, fact, hint in _SQLITE_SAYS:
             if sign in text:
                 raise StateError(f"{_place(url)}: {fact}", hint=hint) from error
@@ -236,6 +316,21 @@ def explained(url: URL) -> Iterator[None]:
         ):
             raise StateError(f"{_place(url)}: {text}") from error
         raise
+
+
+_RECONSIDER = ("40001", "40P01")
+"""Codes of PostgreSQL: two transactions stood in each other's way, and this one was undone."""
+
+
+def _explain_server(url: URL, error: BaseException) -> None:
+    """Raise what a server's error means; return when it is a fault of ours."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    first = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    if getattr(cause, "sqlstate", None) in _RECONSIDER:
+        raise ContendedError(f"{_place(url)}: {first}", hint="try again") from error
+    if isinstance(error, (sa.exc.OperationalError, sa.exc.InterfaceError)):
+        hint = "see that the server runs, and that `store:` names it rightly; nothing recorded is lost"
+        raise StateError(f"{_place(url)}: {first}", hint=hint) from error
 
 
 def _place(url: URL) -> str:

@@ -66,8 +66,17 @@ class Outbox:
             return True
         key = storable(one.once.key)
         where = (once.c.tenant == one.tenant, once.c.playbook == one.playbook, once.c.key == key)
-        held = connection.execute(sa.select(once.c.run_id, once.c.opened).where(*where)).first()
-        if held is not None and from_text(held.opened) + one.once.window > from_text(moment):
+        query = sa.select(once.c.run_id, once.c.opened).where(*where).with_for_update()
+        held = connection.execute(query).first()
+        if held is None:
+            row = {"tenant": one.tenant, "playbook": one.playbook, "key": key}
+            opened = connection.execute(
+                insert_or_ignore(connection, once), {**row, "run_id": one.id, "opened": moment}
+            )
+            if opened.rowcount == 1:
+                return True
+            held = connection.execute(query).one()  # another worker was faster
+        if from_text(held.opened) + one.once.window > from_text(moment):
             connection.execute(
                 insert_or_ignore(connection, suppressed),
                 {
@@ -81,12 +90,7 @@ class Outbox:
                 },
             )
             return False
-        connection.execute(sa.delete(once).where(*where))
-        connection.execute(
-            once.insert().values(
-                tenant=one.tenant, playbook=one.playbook, key=key, run_id=one.id, opened=moment
-            )
-        )
+        connection.execute(sa.update(once).where(*where).values(run_id=one.id, opened=moment))
         return True
 
     def holders(self, connection: sa.Connection, runs: Sequence[NewRun]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from counterplay.store.run_records import (
 )
 from counterplay.store.statements import dumps
 from counterplay.store.tables import run
+from counterplay.store.workers import claim, give_back
 
 __all__ = [
     "ENDED",
@@ -50,13 +51,13 @@ class RunStore(Outbox, RunHistory, EffectRows):
         moment = to_text(now())
         woken = (
             sa.select(run.c.id, run.c.segment)
-            .where(run.c.status.in_(("waiting", "blocked")), run.c.wake <= moment)
+            .where(run.c.status.in_(("waiting", "blocked")), run.c.wake <= moment, run.c.worker.is_(None))
             .order_by(run.c.wake, run.c.id)
             .limit(limit)
         )
         queued = (
             sa.select(run.c.id, run.c.segment)
-            .where(run.c.status == "queued")
+            .where(run.c.status == "queued", run.c.worker.is_(None))
             .order_by(run.c.rank, run.c.id)
             .limit(limit)
         )
@@ -95,6 +96,24 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
             return [(identity, segment) for identity, segment in rows]
 
+    def claim(self, worker: str, limit: int) -> list[tuple[str, int]]:
+        """Like `due`, and taken for a worker at once, so that no other one takes them, too."""
+        with self.database.write() as connection:
+            return claim(connection, worker, limit)
+
+    def give_back(self, worker: str, runs: Collection[str]) -> None:
+        """Let go of what `claim` took and could not be begun."""
+        with self.database.write() as connection:
+            give_back(connection, worker, runs)
+
+    def any_open(self, runs: Collection[str]) -> list[str]:
+        """Those of the runs that work or are to work."""
+        with self.database.read() as connection:
+            open_runs = sa.select(run.c.id).where(
+                run.c.id.in_(runs), run.c.status.in_(("queued", "running", "held"))
+            )
+            return list(connection.execute(open_runs).scalars())
+
     def begin(self, identity: str, segment: int) -> bool:
         """A segment starts working. False: this segment is not the run's current one, or the run ended.
 
@@ -122,20 +141,33 @@ class RunStore(Outbox, RunHistory, EffectRows):
             .where(run.c.id == lease.run_id)
             .values(
                 status=status,
+                worker=None,
                 segment=lease.segment + 1,
                 wake=to_text(wake) if wake else None,
                 error=storable(reason),
             )
         )
 
-    def park(self, identity: str, status: str, wake: datetime | None, reason: str | None) -> None:
-        """End the segment; the run goes on with the next one, at `wake` or when it is queued again."""
+    def park(
+        self,
+        identity: str,
+        status: str,
+        wake: datetime | None,
+        reason: str | None,
+        *,
+        segment: int | None = None,
+    ) -> None:
+        """End the segment; the run goes on with the next one, at `wake` or when it is queued again.
+
+        `segment` is that of whoever parks: nothing happens when the run goes on under another one.
+        """
         with self.database.write_short() as connection:
             connection.execute(
                 sa.update(run)
-                .where(run.c.id == identity, run.c.status.not_in(ENDED))
+                .where(run.c.id == identity, run.c.status.not_in(ENDED), _held_by(segment))
                 .values(
                     status=status,
+                    worker=None,
                     segment=run.c.segment + 1,
                     wake=to_text(wake) if wake else None,
                     error=reason and storable(reason),
@@ -188,16 +220,23 @@ class RunStore(Outbox, RunHistory, EffectRows):
         *,
         stop: JsonObject | None = None,
         failed_at: JsonObject | None = None,
+        segment: int | None = None,
     ) -> None:
-        """The run is over; a child's end lets the next one begin, and the last one's wakes the parent."""
-        from counterplay.store.children import child_ended
+        """The run is over; a child's end lets the next one begin, and the last one's wakes the parent.
+
+        LeaseLost: the run goes on under another segment than that of whoever ends it.
+        """
+        from counterplay.store.children import child_ended, lock
 
         with self.database.write_short() as connection:
-            connection.execute(
+            if "/" in identity:
+                lock(connection, identity.rsplit("/", 2)[0])
+            moved = connection.execute(
                 sa.update(run)
-                .where(run.c.id == identity, run.c.status.not_in(ENDED))
+                .where(run.c.id == identity, run.c.status.not_in(ENDED), _held_by(segment))
                 .values(
                     status=status,
+                    worker=None,
                     outcome=status,
                     error=error and storable(error),
                     ended=to_text(now()),
@@ -206,5 +245,11 @@ class RunStore(Outbox, RunHistory, EffectRows):
                     failed_at=sa.func.coalesce(dumps(failed_at), run.c.failed_at),
                 )
             )
+            if segment is not None and moved.rowcount != 1:
+                raise LeaseLost(f"run {identity} goes on without segment {segment}")
             if "/" in identity:
                 child_ended(connection, identity)
+
+
+def _held_by(segment: int | None) -> sa.ColumnElement[bool]:
+    return sa.true() if segment is None else run.c.segment == segment

@@ -11,11 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from counterplay.clock import from_text, now, to_text
+from counterplay.errors import StateError
 from counterplay.store.database import Database, storable
 from counterplay.store.feed_records import FeedKey, NewGap, Subscription
 from counterplay.store.losses import note_loss
 from counterplay.store.statements import new_id
-from counterplay.store.tables import feed, gap, subscription
+from counterplay.store.tables import feed, gap, subscription, worker
 
 
 class Subscriptions:
@@ -94,11 +95,35 @@ class Subscriptions:
             text = json.dumps({**json.loads(known or "{}"), str(place): to_text(moment)})
             connection.execute(sa.update(feed).where(feed.c.id == feed_id).values(swept=text))
 
-    def take_over(self, feed_id: int) -> int:
-        """Become the one who moves this feed's cursor; the epoch fences off whoever did before."""
+    def take_over(self, feed_id: int, identity: str | None = None) -> int | None:
+        """Become the one who works on this feed; the epoch fences off whoever did before.
+
+        `identity` is that of a worker among several. None: another one that lives holds the feed.
+        """
+        free: sa.ColumnElement[bool] = sa.true()
+        if identity is not None:
+            living = sa.select(worker.c.id)
+            free = sa.or_(feed.c.worker.is_(None), feed.c.worker == identity, feed.c.worker.not_in(living))
         with self.database.write() as connection:
-            connection.execute(sa.update(feed).where(feed.c.id == feed_id).values(epoch=feed.c.epoch + 1))
+            moved = connection.execute(
+                sa.update(feed)
+                .where(feed.c.id == feed_id, free)
+                .values(epoch=feed.c.epoch + 1, worker=identity)
+            )
+            if moved.rowcount != 1:
+                return None
             return int(connection.execute(sa.select(feed.c.epoch).where(feed.c.id == feed_id)).scalar_one())
+
+    def hold(self, connection: sa.Connection, feed_id: int, epoch: int) -> None:
+        """See that the feed is still this worker's, and that it stays so until the transaction ends.
+
+        StateError: another one has taken over. A SQLite file has one worker.
+        """
+        if self.database.sqlite:
+            return
+        held = sa.select(feed.c.epoch).where(feed.c.id == feed_id).with_for_update(read=True)
+        if connection.execute(held).scalar() != epoch:
+            raise StateError(f"feed {feed_id} was taken over by another worker")
 
     def advance(self, feed_id: int, playbook: str, mark: datetime, listed: datetime, seen: datetime) -> None:
         """Move a subscription's place. Nothing of it ever goes back."""
