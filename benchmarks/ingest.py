@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,7 +27,9 @@ from typing import Any
 
 import click
 
-BATCH = 524_288
+BARE = Path(__file__).with_name("bare_client.py")
+PER_SECOND = 50  # events that become available in the live scenario
+POSTS = 4 * 330 / 100  # batches that may be unrecorded at once, in blobs of 100 events
 FIVE = (
     'event.Operation != "a" and event.Workload != "b" and event.UserId != "c"'
     ' and event.RecordType != 9999 and event.Id != "d"'
@@ -36,7 +39,11 @@ WHOLE = 'event is defined and event | length > 2 and event.Operation != "a"'
 
 @dataclass(frozen=True)
 class Scenario:
-    """One line of the table. `kills`: how often the client is killed on its way."""
+    """One line of the table.
+
+    `kills`: how often the client is killed on its way. `parallel`: blobs that are fetched at once, of each
+    content type. `live`: seconds in which events become available while the client follows the feed.
+    """
 
     name: str
     filter: str = ""
@@ -47,6 +54,9 @@ class Scenario:
     events: int = 0
     ceiling: bool = True
     kills: int = 0
+    parallel: int = 32
+    latency: float = 0.0
+    live: int = 0
 
 
 def _delay(seconds: float) -> tuple[dict[str, Any], ...]:
@@ -57,10 +67,22 @@ SCENARIOS = (
     Scenario("pass-through"),
     Scenario("filter on five fields", filter=FIVE, work="fields"),
     Scenario("every event as a dict", filter=WHOLE, work="dicts"),
-    Scenario("50 ms a request", faults=_delay(0.05), ceiling=False),
-    Scenario("150 ms a request", faults=_delay(0.15), ceiling=False),
-    Scenario("1,000 events a blob", strictness={"blob_events": 1000, "blob_span": 86_400}, ceiling=False),
-    Scenario("quota of 2,000", strictness={"requests_per_minute": 2000}, limit=2000, ceiling=False),
+    Scenario("50 ms a request", faults=_delay(0.05), latency=0.05, parallel=4, ceiling=False),
+    Scenario("150 ms a request", faults=_delay(0.15), latency=0.15, parallel=12, ceiling=False),
+    Scenario(
+        "1,000 events a blob",
+        strictness={"blob_events": 1000, "blob_span": 86_400},
+        events=600_000,
+        ceiling=False,
+    ),
+    Scenario(
+        "quota of 2,000",
+        strictness={"requests_per_minute": 2000},
+        limit=2000,
+        events=400_000,
+        ceiling=False,
+    ),
+    Scenario("live, asked each second", live=40, events=1, ceiling=False),
     Scenario(
         "faults and storm",
         faults=(
@@ -83,43 +105,48 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", metavar="JSON", help=argparse.SUPPRESS)
     parser.add_argument("--oracle", metavar="FOLDER", help=argparse.SUPPRESS)
-    parser.add_argument("--ceiling", nargs=2, metavar=("INFO", "WORK"), help=argparse.SUPPRESS)
+    parser.add_argument("--since", metavar="TIME", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         _serve(json.loads(options.serve))
         return
     if options.oracle:
-        _judge(options.oracle)
-        return
-    if options.ceiling:
-        _ceiling(json.loads(options.ceiling[0]), options.ceiling[1])
+        _judge(options.oracle, options.since)
         return
     with tempfile.TemporaryDirectory() as folder:
         idle = _measured(Scenario("idle"), 1, Path(folder) / "idle", None)
+        whole: float | None = None
         for number, scenario in enumerate(SCENARIOS):
             if options.only and not any(one in scenario.name for one in options.only):
                 continue
-            result = _measured(scenario, options.events, Path(folder) / str(number), idle)
+            result = _measured(scenario, options.events, Path(folder) / str(number), idle, whole)
+            if number == 0:
+                whole = result["seconds"] - idle["seconds"]
             click.echo(json.dumps(result) if options.json else _line(result))
 
 
-def _measured(scenario: Scenario, events: int, folder: Path, idle: dict[str, Any] | None) -> dict[str, Any]:
+def _measured(
+    scenario: Scenario, events: int, folder: Path, idle: dict[str, Any] | None, whole: float | None = None
+) -> dict[str, Any]:
+    """`idle`: the result of a run with nothing to collect. `whole`: seconds of the run without faults."""
     bare = None
     if scenario.ceiling and idle is not None:
         with _simulator(scenario, events, folder / "bare") as info:
-            words = [sys.executable, __file__, "--ceiling", json.dumps(info), scenario.work]
+            words = [sys.executable, str(BARE), json.dumps(info), scenario.work]
             bare, _ = _timed(words, folder)
     with _simulator(scenario, events, folder / "sim") as info:
         workspace = _workspace(scenario, folder / "work", info)
-        words = [sys.executable, "-m", "counterplay", "run", "collect", "--once", "--json"]
-        killed = 0
-        for number in range(scenario.kills):
-            killed += _killed(words, workspace, 0.9 + 0.4 * number)
-        used, output = _timed(words, workspace)
+        words = [sys.executable, "-m", "counterplay", "run", "collect", "--json", "--metrics", "metrics.txt"]
+        killed = sum(_killed([*words, "--once"], workspace, 0.9 + 0.4 * one) for one in range(scenario.kills))
+        if scenario.live:
+            used, output = _timed(words, workspace, until=scenario.live + 8.0)
+        else:
+            used, output = _timed([*words, "--once"], workspace)
         figures = json.loads(output)
         oracle = _oracle(info)
     told, feed = oracle["events"], oracle["requests"]
     count = told["offered"]
+    doubled = told["arrived"] - count + told["missing"]
     result: dict[str, Any] = {
         "scenario": scenario.name,
         "events": count,
@@ -131,22 +158,44 @@ def _measured(scenario: Scenario, events: int, folder: Path, idle: dict[str, Any
         "most_in_a_minute": oracle["most_in_a_minute"].get("activity", 0),
         "missing": told["missing"],
         "altered": told["altered"],
-        "doubled": told["arrived"] - count + told["missing"],
-        "kills": killed,
-        "load": os.getloadavg()[0],
+        "doubled": doubled,
+        "load": round(os.getloadavg()[0], 1),
     }
+    if scenario.kills:
+        result["kills"] = killed
+        result["doubled_a_kill"] = round(doubled / max(1, killed))
     if idle is not None:
         seconds = max(0.01, used["seconds"] - idle["seconds"])
         result["events_s"] = round(count / seconds)
-        result["cpu_s_per_million"] = round((used["cpu"] - idle["cpu_s"]) / count * 1e6, 2)
         result["mb_over_idle"] = round(used["peak_mb"] - idle["peak_mb"], 1)
+        if not scenario.live:
+            result["cpu_s_per_million"] = round((used["cpu"] - idle["cpu_s"]) / count * 1e6, 2)
         if scenario.limit < 100_000:
             result["x_arithmetic_limit"] = round(seconds / (result["requests"] / scenario.limit * 60), 3)
+            result["refused"] = _throttles(workspace)
+        if scenario.latency:
+            at_once = min(scenario.parallel, POSTS)
+            result["share_of_connections"] = round(count / seconds / (at_once * 100 / scenario.latency), 2)
+        if scenario.faults and whole is not None and not scenario.latency:
+            result["x_fault_free"] = round(seconds / whole, 2)
+    if scenario.live:
+        for share in (0.5, 0.99):
+            result[f"lag_p{share * 100:.0f}_s"] = round(
+                oracle["delays"][int(len(oracle["delays"]) * share)], 2
+            )
     if bare is not None:
         result["ceiling_cpu_s_per_million"] = round(bare["own"] / count * 1e6, 2)
         result["x_ceiling"] = round(result["cpu_s_per_million"] / result["ceiling_cpu_s_per_million"], 2)
         result["ceiling_events_s"] = round(count / bare["own_seconds"])
     return result
+
+
+def _throttles(workspace: Path) -> int:
+    """How often a service said that it was asked too often."""
+    lines = (workspace / "metrics.txt").read_text().splitlines()
+    return round(
+        sum(float(one.split()[-1]) for one in lines if one.startswith("counterplay_throttles_total"))
+    )
 
 
 def _line(result: dict[str, Any]) -> str:
@@ -162,10 +211,14 @@ def _core(number: int) -> list[str]:
     return ["taskset", "-c", str(cores[number])] if len(cores) > 1 else []
 
 
-def _timed(words: list[str], folder: Path) -> tuple[dict[str, Any], bytes]:
+def _timed(words: list[str], folder: Path, until: float | None = None) -> tuple[dict[str, Any], bytes]:
+    """Resources of a process and what it printed; it is interrupted after `until` seconds."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen([*_core(0), *words], cwd=folder, stdout=output)
+        if until is not None:
+            time.sleep(until)
+            process.send_signal(signal.SIGINT)
         _, _, usage = os.wait4(process.pid, 0)
         process.returncode = 0
         seconds = time.monotonic() - began
@@ -200,7 +253,13 @@ def _workspace(scenario: Scenario, folder: Path, info: dict[str, Any]) -> Path:
     playbook: dict[str, Any] = {
         "name": "collect",
         "description": "Forward the audit log.",
-        "trigger": {"uses": "m365.audit_log", "connection": "contoso"},
+        "trigger": {
+            "uses": "m365.audit_log",
+            "connection": "contoso",
+            "with": {"parallel": scenario.parallel, "poll_interval": "1s"}
+            # one type alone, for a type that has fewer blobs than others leaves its connections idle
+            | ({"content_types": ["Audit.Exchange"]} if scenario.latency else {}),
+        },
         "steps": [],
         "sinks": [{"uses": "intake.forward", "connection": "siem"}],
     }
@@ -219,6 +278,7 @@ def _simulator(scenario: Scenario, events: int, folder: Path) -> Iterator[dict[s
         "events": scenario.events or events,
         "faults": scenario.faults,
         "strictness": strictness,
+        "live": scenario.live,
     }
     process = subprocess.Popen(
         [*_core(1), sys.executable, __file__, "--serve", json.dumps(settings)],
@@ -249,22 +309,42 @@ def _serve(settings: dict[str, Any]) -> None:
         strictness=Strictness(**given),
     )
     with simulator:
-        click.echo(json.dumps({**simulator.info(), "folder": settings["folder"]}))
+        since = _to_come(simulator.tenants[0], settings["live"])
+        click.echo(json.dumps({**simulator.info(), "folder": settings["folder"], "since": since}))
         sys.stdin.read()
+
+
+def _to_come(tenant: Any, seconds: int) -> str:
+    """Write events that become available one after the other, from 6 seconds on; returns when they begin."""
+    begin = datetime.now(UTC) + timedelta(seconds=6)
+    for number in range(seconds * PER_SECOND):
+        at = begin + timedelta(seconds=number / PER_SECOND)
+        event = {
+            "Id": str(uuid.uuid4()),
+            "CreationTime": at.strftime("%Y-%m-%dT%H:%M:%S"),
+            "RecordType": 1,
+            "Operation": "Set-Mailbox",
+            "Workload": "Exchange",
+            "UserId": "ada@contoso.com",
+            "Parameters": [{"Name": "Identity", "Value": "x" * 1200}],
+        }
+        tenant.log("Audit.Exchange", event, round(at.timestamp() * 1e9))
+    return begin.isoformat()
 
 
 def _oracle(info: dict[str, Any]) -> dict[str, Any]:
     """In a process of its own: what this one holds would count as memory of the next client."""
     time.sleep(1.0)  # the simulator writes its counts of requests twice a second
-    words = [sys.executable, __file__, "--oracle", info["folder"]]
+    words = [sys.executable, __file__, "--oracle", info["folder"], "--since", info["since"]]
     verdict: dict[str, Any] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
     return verdict
 
 
-def _judge(folder: str) -> None:
+def _judge(folder: str, since: str) -> None:
     from counterplay_sim.oracle import Oracle
 
     told = Oracle(folder).verdict()
+    delays = Oracle(folder).delays(datetime.fromisoformat(since))
     events = {
         "offered": told.events.offered,
         "arrived": told.events.arrived,
@@ -272,101 +352,15 @@ def _judge(folder: str) -> None:
         "altered": len(told.events.altered),
     }
     click.echo(
-        json.dumps({"events": events, "requests": told.requests, "most_in_a_minute": told.most_in_a_minute})
+        json.dumps(
+            {
+                "events": events,
+                "requests": told.requests,
+                "most_in_a_minute": told.most_in_a_minute,
+                "delays": delays,
+            }
+        )
     )
-
-
-# --- the bare client ------------------------------------------------------------------------------------
-
-
-def _ceiling(info: dict[str, Any], work: str) -> None:
-    """List, fetch, slice, do the work on the events, post: urllib3 with TLS, and nothing else."""
-    import msgspec
-    import orjson
-    import urllib3
-
-    tenant, intake = info["m365.tenant"], info["intake.key"]
-    pool = urllib3.PoolManager(ca_certs=tenant["ca_file"], maxsize=2)
-    feed = f"{tenant['activity_url']}/api/v1.0/{tenant['tenant_id']}/activity/feed"
-    form = {
-        "grant_type": "client_credentials",
-        "client_id": tenant["client_id"],
-        "client_secret": tenant["client_secret"],
-        "scope": "https://manage.office.com/.default",
-    }
-    token = pool.request(
-        "POST",
-        f"{tenant['authority']}/{tenant['tenant_id']}/oauth2/v2.0/token",
-        fields=form,
-        encode_multipart=False,
-    ).json()["access_token"]
-    headers = {"Authorization": f"Bearer {token}"}
-    publisher = f"PublisherIdentifier={tenant['tenant_id']}"
-    kinds = ("Audit.AzureActiveDirectory", "Audit.Exchange", "Audit.SharePoint", "Audit.General", "DLP.All")
-    for kind in kinds:
-        pool.request(
-            "POST", f"{feed}/subscriptions/start?contentType={kind}&{publisher}", headers=headers, body=b""
-        )
-    now = datetime.now(UTC).replace(microsecond=0, tzinfo=None)
-    blobs: list[str] = []
-    for kind in kinds:
-        address: str | None = (
-            f"{feed}/subscriptions/content?contentType={kind}&{publisher}"
-            f"&startTime={(now - timedelta(hours=24)).isoformat()}&endTime={now.isoformat()}"
-        )
-        while address:
-            answer = pool.request("GET", address, headers=headers)
-            blobs += [item["contentUri"] for item in answer.json()]
-            following = answer.headers.get("NextPageUri")
-            address = f"{following}&{publisher}" if following else None
-    slices = msgspec.json.Decoder(list[msgspec.Raw]).decode
-    named = msgspec.defstruct(
-        "Named", [(n, Any, None) for n in ("Operation", "Workload", "UserId", "RecordType", "Id")]
-    )
-    structs = msgspec.json.Decoder(list[named]).decode  # type: ignore[valid-type]  # made at run time
-    encode = msgspec.json.Encoder().encode
-    began, before = time.monotonic(), time.process_time()
-    parts: list[bytes] = []
-    size = 0
-
-    def post() -> None:
-        body = b'{"intake_key":"%b","jsons":[%b]}' % (intake["intake_key"].encode(), b",".join(parts))
-        answer = pool.request(
-            "POST", f"{intake['url']}/batch", body=body, headers={"Content-Type": "application/json"}
-        )
-        assert answer.status == 200, answer.data
-
-    for uri in blobs:
-        body = pool.request("GET", f"{uri}?{publisher}", headers=headers).data
-        events = slices(body)
-        if work == "fields":
-            kept = [
-                raw
-                for raw, one in zip(events, structs(body), strict=True)
-                if one.Operation != "a"
-                and one.Workload != "b"
-                and one.UserId != "c"
-                and one.RecordType != 9999
-                and one.Id != "d"
-            ]
-        elif work == "dicts":
-            kept = [
-                raw
-                for raw, one in zip(events, orjson.loads(body), strict=True)
-                if one is not None and len(one) > 2 and one.get("Operation") != "a"
-            ]
-        else:
-            kept = events
-        for raw in kept:
-            part = encode(str(raw, "utf-8"))
-            if size + len(part) > BATCH:
-                post()
-                parts, size = [], 0
-            parts.append(part)
-            size += len(part) + 1
-    post()
-    own = time.process_time() - before
-    click.echo(json.dumps({"own": own, "own_seconds": time.monotonic() - began}))
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def test_its_hook_is_answered_after_the_event_is_stored(
         text=True,
     )
     assert process.stderr is not None
-    line = process.stderr.readline()
+    line = next(one for one in process.stderr if not one.startswith(("acme (", "  ")))
     assert line.startswith("push trigger: POST http://127.0.0.1:"), line
     url = line.split()[-1]
     body = b'{"id": "H-1"}'
@@ -205,3 +205,65 @@ def _post(url: str, body: bytes, headers: dict[str, str]) -> int:
     except urllib.error.HTTPError as error:
         error.close()
         return error.code
+
+
+def test_a_new_plugin_works_by_the_documented_commands(environment: Path, tmp_path: Path) -> None:
+    """From `plugins new` over its tests, the conformance kit and its wheel to a run of a playbook."""
+    (tmp_path / "home").mkdir()
+    shell = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")},
+        "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
+        "HOME": str(tmp_path / "home"),
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it as `--no-build-isolation`
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+
+    def sh(text: str, folder: Path, **more: str) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=folder,
+            env={**shell, **more},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    sh("playbook plugins new weather", tmp_path)
+    folder = tmp_path / "counterplay-weather"
+    readme = (folder / "README.md").read_text()
+    said = sh(_block(readme, "try"), folder)
+    assert " passed" in said
+    assert "weather" in said
+    assert "failed" not in said
+    assert list((folder / "dist").glob("*.whl"))
+    (folder / "counterplay.yaml").write_text(_block(readme, "connection"))
+    service = subprocess.Popen(
+        [str(environment / "bin" / "python"), "tests/service.py"],
+        cwd=folder,
+        env=shell,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert service.stdout is not None
+    try:
+        exports = service.stdout.readline()
+        said = sh(exports + _block(readme, "run"), folder)
+    finally:
+        service.terminate()
+        service.communicate(timeout=10)
+    assert "weather (counterplay-weather 0.1.0, API 1.0)" in said, "what it may do is told before it is used"
+    assert "runs         3 started: 3 succeeded" in said
+    sh("playbook plugins lock", folder)
+    assert "pinned" in sh("playbook plugins lock && playbook plugins check", folder)
+    sh("echo '# more' >> src/counterplay_weather/tag.py", folder)
+    refused = sh(f"{exports}\n! playbook run weather-example --once", folder)
+    assert "the files of the plugin weather are other ones than counterplay.lock was made with" in refused
+
+
+def _block(text: str, mark: str) -> str:
+    """The code block behind a mark."""
+    return text.split(f"<!-- {mark} -->", 1)[1].split("```", 2)[1].split("\n", 1)[1]

@@ -1,5 +1,6 @@
 """counterplay: a playbook engine for security response. This is its public API for plugins."""
 
+from counterplay.budgets import Limit
 from counterplay.directives import Ask, Call, Directive, Pause, Stop
 from counterplay.errors import (
     BlockedError,
@@ -20,6 +21,7 @@ from counterplay.events import (
     CheckResult,
     Diagnosis,
     Event,
+    Gap,
     Inverse,
     JsonObject,
     Need,
@@ -75,11 +77,13 @@ __all__ = [
     "EffectVerdict",
     "Event",
     "FeedTrigger",
+    "Gap",
     "GoneError",
     "InterruptedWork",
     "Inverse",
     "Invocation",
     "JsonObject",
+    "Limit",
     "Module",
     "Need",
     "Page",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 WINDOW = 60.0
 """Services count requests by the minute."""
@@ -19,6 +20,25 @@ _GROWTH = 0.02  # of the limit, every `_GROWS_EVERY` seconds without a refusal
 _GROWS_EVERY = 10.0
 _FORGOTTEN_AFTER = 600.0
 _LEAST = 12.0
+_SHORT = 0.5  # of a limit; from there on each of those who share it keeps to an equal part
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A documented limit of a service that a request counts against.
+
+    `name` says of what and of whom, for everybody who uses it (`reads of <app> in <tenant>`). Within any
+    `seconds` at most `units` are used, of which this request takes `cost`. With `at_once`, so many
+    requests may be under way at a time. `share` names the one of several who share the limit (a tenant):
+    none of them can use it up for the others.
+    """
+
+    name: str
+    units: float = 0.0
+    seconds: float = WINDOW
+    cost: float = 1.0
+    at_once: int = 0
+    share: str = ""
 
 
 class Budget:
@@ -28,20 +48,31 @@ class Budget:
     refusals slow it down. A refusal cuts the pace by a third, and it comes back by and by.
     """
 
-    def __init__(self, limit: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limit: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        window: float = WINDOW,
+    ) -> None:
+        self._window = window
+        self._least = max(1.0, _LEAST * window / WINDOW)
+        self._shares: defaultdict[str, float] = defaultdict(float)
         self._granted = limit
         self._limit = limit
         self._clock = clock
         self._tokens = (limit or 0.0) * _BURST
         self._filled = clock()
-        self._slices: deque[list[float]] = deque()  # [start of the slice, requests in it]
-        self._counted = 0
+        self._slices: deque[tuple[float, defaultdict[str, float]]] = (
+            deque()
+        )  # start of the slice, units in it by share
+        self._counted = 0.0
         self._paused_until = 0.0
         self._cut_at = -_FORGOTTEN_AFTER
         self._grown_at = clock()
         self._lock = threading.Lock()
         self.refusals = 0
         self.waited = 0
+        self.passing = False  #: forgotten once it is idle, as there may be very many like it
 
     @property
     def limit(self) -> float | None:
@@ -50,27 +81,29 @@ class Budget:
 
     @property
     def used(self) -> int:
-        """Requests that were started in the last minute."""
+        """Requests (units) that were started within the last minute (window)."""
         with self._lock:
             self._forget(self._clock())
-            return self._counted
+            return round(self._counted)
 
-    def take(self, *, urgent: bool = True) -> float:
+    def take(self, *, urgent: bool = True, cost: float = 1.0, share: str = "") -> float:
         """Start a request now (0.0), or wait so many seconds and ask again.
 
-        `urgent` requests (a listing, an effect) come before the others when the budget gets short.
+        `urgent` requests (a listing, an effect) come before the others when the budget gets short. `share`
+        names who asks, among several who have the budget together.
         """
         with self._lock:
             moment = self._clock()
-            wait = self._wait(moment, urgent)
+            wait = self._wait(moment, urgent, cost, share)
             if wait > 0.0:
                 self.waited += 1
                 return wait
             slice_start = moment - moment % _STEP
             if not self._slices or self._slices[-1][0] != slice_start:
-                self._slices.append([slice_start, 0])
-            self._slices[-1][1] += 1
-            self._counted += 1
+                self._slices.append((slice_start, defaultdict(float)))
+            self._slices[-1][1][share] += cost
+            self._shares[share] += cost
+            self._counted += cost
             return 0.0
 
     def refused(self, pause: float) -> None:
@@ -81,36 +114,55 @@ class Budget:
             self._forget(moment)
             self._paused_until = max(self._paused_until, moment + pause)
             if moment - self._cut_at >= _CUT_AGAIN_AFTER:
-                present = self._limit if self._limit is not None else float(self._counted)
-                self._limit = max(_LEAST, present * _CUT)
+                present = self._limit if self._limit is not None else self._counted
+                least = self._least if self._granted is None else min(self._least, self._granted)
+                self._limit = max(least, present * _CUT)
                 self._tokens = min(self._tokens, self._limit * _BURST)
                 self._cut_at = self._grown_at = moment
+
+    @property
+    def idle(self) -> bool:
+        """Whether forgetting it loses nothing."""
+        return not self.used and self.left() == 0.0 and self._limit == self._granted
 
     def left(self) -> float:
         """Seconds until a refusal's pause is over."""
         return max(0.0, self._paused_until - self._clock())
 
-    def _wait(self, moment: float, urgent: bool) -> float:
+    def _wait(self, moment: float, urgent: bool, cost: float, share: str) -> float:
         self._forget(moment)
         self._grow(moment)
         if moment < self._paused_until:
             return self._paused_until - moment
         if self._limit is None:
             return 0.0
-        pace = self._limit / WINDOW
+        pace = self._limit / self._window
         self._tokens = min(self._limit * _BURST, self._tokens + (moment - self._filled) * pace)
         self._filled = moment
         ceiling = self._limit if urgent else self._limit * (1 - _KEPT_FOR_URGENT)
-        if self._counted + 1 > ceiling:
-            return max(0.001, self._slices[0][0] + _STEP + WINDOW + _SLACK - moment)
-        if self._tokens < 1.0 and not urgent:
-            return max(0.001, (1.0 - self._tokens) / pace)
-        self._tokens -= 1.0
+        if self._slices and (self._counted + cost > ceiling or self._over_share(ceiling, cost, share)):
+            return max(0.001, self._slices[0][0] + _STEP + self._window + _SLACK - moment)
+        if self._tokens < cost and not urgent:
+            return max(0.001, (cost - self._tokens) / pace)
+        self._tokens -= cost
         return 0.0
 
+    def _over_share(self, ceiling: float, cost: float, share: str) -> bool:
+        """Whether somebody would take what the others who are active have a right to."""
+        if not share or self._counted + cost <= ceiling * _SHORT:
+            return False
+        active = len(self._shares.keys() | {share})
+        return self._shares.get(share, 0.0) + cost > max(1.0, ceiling / active)
+
     def _forget(self, moment: float) -> None:
-        while self._slices and self._slices[0][0] + _STEP + WINDOW + _SLACK <= moment:
-            self._counted -= int(self._slices.popleft()[1])
+        while self._slices and self._slices[0][0] + _STEP + self._window + _SLACK <= moment:
+            for share, cost in self._slices.popleft()[1].items():
+                self._counted -= cost
+                self._shares[share] -= cost
+                if self._shares[share] <= 0:
+                    del self._shares[share]
+        if not self._slices:
+            self._counted = 0.0  # no rest of adding up fractions
 
     def _grow(self, moment: float) -> None:
         if self._limit is None or self._limit == self._granted:
@@ -125,12 +177,38 @@ class Budget:
             self._limit = grown if self._granted is None else min(self._granted, grown)
 
 
+class Slots:
+    """How many requests are under way at once, by whatever has a limit of that kind (a mailbox)."""
+
+    def __init__(self) -> None:
+        self._held: Counter[str] = Counter()
+        self._free = threading.Condition()
+
+    def enter(self, name: str, most: int, patience: float) -> bool:
+        """Take one of `most` slots, or give up after `patience` seconds."""
+        with self._free:
+            if not self._free.wait_for(lambda: self._held[name] < most, patience):
+                return False
+            self._held[name] += 1
+            return True
+
+    def leave(self, name: str) -> None:
+        """Give a slot back."""
+        with self._free:
+            self._held[name] -= 1
+            if not self._held[name]:
+                del self._held[name]
+            self._free.notify_all()
+
+
 class Budgets:
-    """The budget of each service, by connection and origin."""
+    """The budget of each service, by connection and origin, and of each documented limit."""
 
     def __init__(self) -> None:
         self._budgets: dict[str, Budget] = {}
         self._lock = threading.Lock()
+        self._pruned = 0.0
+        self.slots = Slots()
 
     def of(self, service: str, limit: float | None = None) -> Budget:
         """The service's budget; `limit` counts when it is asked for the first time."""
@@ -140,10 +218,29 @@ class Budgets:
                 found = self._budgets[service] = Budget(limit)
             return found
 
-    def all(self) -> dict[str, Budget]:
-        """Every budget by its service, for metrics."""
+    def of_limit(self, limit: Limit) -> Budget:
+        """The budget of a documented limit."""
         with self._lock:
-            return dict(self._budgets)
+            found = self._budgets.get(limit.name)
+            if found is None:
+                self._prune()
+                found = self._budgets[limit.name] = Budget(limit.units, window=limit.seconds)
+                found.passing = True
+            return found
+
+    def _prune(self) -> None:
+        """Forget limits that nobody uses (of mailboxes that were worked on long ago)."""
+        moment = time.monotonic()
+        if moment - self._pruned > WINDOW:
+            self._pruned = moment
+            idle = [name for name, one in self._budgets.items() if one.passing and one.idle]
+            for name in idle:
+                del self._budgets[name]
+
+    def all(self) -> dict[str, Budget]:
+        """The budget of every service, for metrics."""
+        with self._lock:
+            return {name: one for name, one in self._budgets.items() if not one.passing}
 
 
 class ByteBudget:

@@ -82,16 +82,26 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """A time range that can never be read any more, and why. The ledger keeps it."""
+
+    start: datetime
+    end: datetime
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """What one `PollTrigger.poll` read.
 
     `events` are JSON objects as bytes; `cursor` is where the next poll goes on, stored together
-    with the events; `more` asks to poll again at once.
+    with the events; `more` asks to poll again at once. `gap` is what the source no longer keeps.
     """
 
     events: tuple[bytes, ...]
     cursor: JsonObject
     more: bool = False
+    gap: Gap | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from msgspec import Raw
     from requests import PreparedRequest, Response
 
+    from counterplay.budgets import Limit
     from counterplay.directives import Directive
     from counterplay.verdicts import Verdict
     from counterplay.wire import Wire
@@ -157,7 +158,7 @@ class FeedTrigger(Trigger):
     """How long after its end a window may still gain units: it stays open, and is listed again."""
     sweeps: ClassVar[Sequence[tuple[timedelta, timedelta]]] = ()
     """(how far back, how often): windows that were closed are listed again, for units that come late."""
-    parallel: ClassVar[int] = 8
+    parallel: int = 8
     """How many units are fetched at once at most: `fetch` is called from so many threads."""
 
     def interruption(self, context: Context) -> str | None:
@@ -403,6 +404,13 @@ class Connection(Module):
         The host keeps to it for everybody who uses the connection; refusals slow it down in any case.
         """
         return None
+
+    def limits(self, request: PreparedRequest) -> Sequence[Limit]:
+        """The documented limits that a request counts against. They are waited for, never run into.
+
+        A refusal (429) slows down what counts against the same limits, else all that goes to the origin.
+        """
+        return ()
 
     def service(self, origin: str) -> str:
         """What people call the service behind an origin, for messages; its host unless known better."""

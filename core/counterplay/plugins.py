@@ -10,7 +10,7 @@ import difflib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources.abc import Traversable
@@ -25,6 +25,8 @@ from counterplay.events import JsonObject, Need
 from counterplay.modules import Action, Connection, Kind, Module, Sink, Transform, Trigger
 
 GROUP = "counterplay"
+API_VERSION = "1.0"
+"""Of the contracts that plugins build on: a higher second number adds, another first one changes."""
 _KINDS = (Trigger, Transform, Action, Sink, Connection)
 
 
@@ -100,6 +102,12 @@ class PluginInfo:
     version: str
     modules: tuple[str, ...] = ()
     problem: str | None = None
+    module: str = ""
+    """What its entry point names."""
+    api: str = ""
+    """The API that it was written for, from its `COUNTERPLAY_API`; empty when it does not say."""
+    hosts: tuple[str, ...] = ()
+    """The hosts that it talks to, from its `COUNTERPLAY_HOSTS`; a connection's settings may name others."""
 
 
 class PluginHost:
@@ -182,7 +190,9 @@ class PluginHost:
 
     def _add(self, name: str, claims: list[EntryPoint], disabled: bool) -> None:
         distributions = [_distribution(point) for point in claims]
-        about = PluginInfo(name, " and ".join(d for d, _ in distributions), distributions[0][1])
+        about = PluginInfo(
+            name, " and ".join(d for d, _ in distributions), distributions[0][1], module=claims[0].module
+        )
         if disabled:
             self.plugins[name] = _without(about, "disabled")
         elif len(claims) > 1:
@@ -213,17 +223,40 @@ class PluginHost:
         except BaseException as error:  # a plugin may raise anything, SystemExit included
             text = " ".join(str(error).split())
             raise PluginLoadError(f"{type(error).__name__}: {text}") from error
+        about = replace(
+            about, api=_checked_api(plugin), hosts=tuple(getattr(plugin, "COUNTERPLAY_HOSTS", ()))
+        )
         infos = [_module_info(name, cls, about.distribution, folder) for cls in classes]
         names = [info.uses for info in infos]
         twice = sorted({uses for uses in names if names.count(uses) > 1})
         if twice:
             raise PluginLoadError(f"it names {', '.join(twice)} twice")
         self.modules.update((info.uses, info) for info in infos)
-        self.plugins[name] = PluginInfo(name, about.distribution, about.version, tuple(names))
+        self.plugins[name] = replace(about, modules=tuple(names))
 
     def _forget(self, name: str) -> None:
         if self._manager.has_plugin(name):
             self._manager.unregister(name=name)
+
+
+def _checked_api(plugin: object) -> str:
+    """The API that the plugin was written for. PluginLoadError: it is not this one."""
+    said = str(getattr(plugin, "COUNTERPLAY_API", ""))
+    if not said:
+        return ""
+    try:
+        wanted = tuple(int(part) for part in said.split("."))
+    except ValueError as error:
+        raise PluginLoadError(
+            f"COUNTERPLAY_API is {said!r}, which is no version like {API_VERSION}"
+        ) from error
+    have = tuple(int(part) for part in API_VERSION.split("."))
+    if wanted[:1] != have[:1] or wanted > have:
+        raise PluginLoadError(
+            f"it was written for the plugin API {said}, and this counterplay has {API_VERSION}",
+            hint="upgrade counterplay" if wanted > have else "upgrade the plugin",
+        )
+    return said
 
 
 def _module_info(plugin: str, cls: object, distribution: str, folder: Traversable) -> ModuleInfo:
@@ -247,4 +280,4 @@ def _distribution(point: EntryPoint) -> tuple[str, str]:
 
 
 def _without(info: PluginInfo, problem: str) -> PluginInfo:
-    return PluginInfo(info.name, info.distribution, info.version, problem=problem)
+    return replace(info, problem=problem)

@@ -13,7 +13,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
@@ -28,7 +29,7 @@ from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import LocationParseError
 from urllib3.util.ssl_ import create_urllib3_context
 
-from counterplay.budgets import Budget, Budgets
+from counterplay.budgets import Budget, Budgets, Limit
 from counterplay.errors import (
     BlockedError,
     GoneError,
@@ -230,6 +231,7 @@ class Wire(requests.Session):
         """`doubts` gets the failure of each attempt that may have taken effect all the same."""
         origin = self._pinned_origin(request)
         budget = self._budget(origin)
+        limits = self.connection.limits(request) if self.connection is not None else ()
         request.headers["client-request-id"] = str(uuid.uuid4())
         failures, renewed = 0, False
         while True:
@@ -249,7 +251,8 @@ class Wire(requests.Session):
             if write and self.before_write is not None:
                 self.before_write(request)
             try:
-                response = send(request, timeout, write)
+                with self._slots(limits):
+                    response = send(request, timeout, write)
             except requests.exceptions.RequestException as error:
                 failures += 1
                 self._after_broken_connection(error, origin, repeatable, failures, doubts)
@@ -269,7 +272,9 @@ class Wire(requests.Session):
                     continue
             if verdict.meaning == "wait":
                 failures += 1
-                budget.refused(self._delay(failures, verdict.retry_after))
+                pause = self._delay(failures, verdict.retry_after)
+                for refusing in [self._budgets.of_limit(one) for one in limits if one.units] or [budget]:
+                    refusing.refused(pause)
                 continue
             failure = self._failure(response, verdict, origin)
             if verdict.meaning != "retry":
@@ -280,6 +285,29 @@ class Wire(requests.Session):
             if failures >= self.attempts or (doubts and not repeatable):
                 raise failure
             self._sleep(self._delay(failures, verdict.retry_after), failure.message)
+
+    def _wait_for(self, limits: Sequence[Limit]) -> None:
+        """Wait until the documented limits of the service let this request begin."""
+        for limit in limits:
+            if limit.units:
+                budget = self._budgets.of_limit(limit)
+                while (wait := budget.take(cost=limit.cost, share=limit.share)) > 0.0:
+                    self._sleep(wait, "a limit of the service")
+
+    @contextmanager
+    def _slots(self, limits: Sequence[Limit]) -> Iterator[None]:
+        """Hold the slots of limits on what is under way at once."""
+        held: list[str] = []
+        try:
+            for limit in limits:
+                if limit.at_once:
+                    while not self._budgets.slots.enter(limit.name, limit.at_once, 0.2):
+                        self._sleep(0.0, "")
+                    held.append(limit.name)
+            yield
+        finally:
+            for name in held:
+                self._budgets.slots.leave(name)
 
     def _send_once(self, request: requests.PreparedRequest, timeout: float, write: bool) -> requests.Response:
         settings = self.merge_environment_settings(request.url, {}, False, None, None)
@@ -407,7 +435,8 @@ class _BulkAdapter(HTTPAdapter):
         )
         raw = response.raw
         try:
-            if int(response.headers.get("Content-Length") or 0) > SPILL_BYTES or raw.chunked:
+            unknown = raw.chunked or response.headers.get("Content-Encoding")  # how large it will be
+            if unknown or int(response.headers.get("Content-Length") or 0) > SPILL_BYTES:
                 body = _spilled(raw)
             else:
                 body = raw.read(decode_content=True)
@@ -465,7 +494,8 @@ def _spilled(raw: Any) -> bytes | mmap.mmap:
     """The rest of an answer, by way of a temporary file as soon as it turns out to be large."""
     first: list[bytes] = []
     size = 0
-    for chunk in raw.stream(_CHUNK, decode_content=True):
+    chunks = raw.stream(_CHUNK, decode_content=True)  # one for all: a second would begin behind what is read
+    for chunk in chunks:
         first.append(chunk)
         size += len(chunk)
         if size > SPILL_BYTES:
@@ -475,8 +505,7 @@ def _spilled(raw: Any) -> bytes | mmap.mmap:
     with tempfile.TemporaryFile() as file:
         file.writelines(first)
         first.clear()
-        for chunk in raw.stream(_CHUNK, decode_content=True):
-            file.write(chunk)
+        file.writelines(chunks)
         file.flush()
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 

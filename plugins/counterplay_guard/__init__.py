@@ -12,6 +12,8 @@ from typing import Any
 
 from counterplay import EffectIntent, EffectJournal, EffectVerdict, Module, StepContext, hookimpl
 
+COUNTERPLAY_API = "1.0"
+
 
 @hookimpl
 def counterplay_modules() -> tuple[type[Module], ...]:

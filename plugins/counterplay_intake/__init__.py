@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from counterplay import Module, hookimpl
 
+COUNTERPLAY_API = "1.0"
+
 
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:

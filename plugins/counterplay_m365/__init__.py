@@ -7,20 +7,32 @@ from typing import Any
 
 from counterplay import EffectIntent, EffectVerdict, Module, StepContext, hookimpl
 
+COUNTERPLAY_API = "1.0"
+
 
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:
+    from counterplay_m365.actions.add_to_role import AddToRole
     from counterplay_m365.actions.allow_sign_in import AllowSignIn
     from counterplay_m365.actions.block_sign_in import BlockSignIn
     from counterplay_m365.actions.create_inbox_rules import CreateInboxRules
     from counterplay_m365.actions.delete_inbox_rules import DeleteInboxRules
+    from counterplay_m365.actions.disable_app import DisableApp
     from counterplay_m365.actions.disable_inbox_rules import DisableInboxRules
+    from counterplay_m365.actions.enable_app import EnableApp
     from counterplay_m365.actions.enable_inbox_rules import EnableInboxRules
     from counterplay_m365.actions.force_password_change import ForcePasswordChange
     from counterplay_m365.actions.get_user import GetUser
+    from counterplay_m365.actions.list_app_roles import ListAppRoles
     from counterplay_m365.actions.list_authentication_methods import ListAuthenticationMethods
+    from counterplay_m365.actions.list_consents import ListConsents
     from counterplay_m365.actions.list_inbox_rules import ListInboxRules
+    from counterplay_m365.actions.remove_app_roles import RemoveAppRoles
     from counterplay_m365.actions.remove_authentication_method import RemoveAuthenticationMethod
+    from counterplay_m365.actions.remove_consents import RemoveConsents
+    from counterplay_m365.actions.remove_from_role import RemoveFromRole
+    from counterplay_m365.actions.restore_app_roles import RestoreAppRoles
+    from counterplay_m365.actions.restore_consents import RestoreConsents
     from counterplay_m365.actions.revoke_sessions import RevokeSessions
     from counterplay_m365.tenant import Tenant
     from counterplay_m365.triggers.alerts import Alerts
@@ -58,6 +70,16 @@ def counterplay_modules() -> Iterable[type[Module]]:
         ForcePasswordChange,
         ListAuthenticationMethods,
         RemoveAuthenticationMethod,
+        ListConsents,
+        RemoveConsents,
+        RestoreConsents,
+        ListAppRoles,
+        RemoveAppRoles,
+        RestoreAppRoles,
+        DisableApp,
+        EnableApp,
+        RemoveFromRole,
+        AddToRole,
     )
 
 

@@ -6,16 +6,19 @@ https://learn.microsoft.com/office/office-365-management-api/office-365-manageme
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from mmap import mmap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-from counterplay import Context, GoneError, PermanentError, RetryableError, Unit
+from counterplay import Context, GoneError, PermanentError, RetryableError, Unit, Verdict
 from counterplay_m365 import times
-from counterplay_m365.answers import content
+from counterplay_m365.answers import activity, content
 from counterplay_m365.tenant import ACTIVITY, tenant
+
+if TYPE_CHECKING:
+    from requests import Response
 
 WIDEST = timedelta(hours=24)  # a wider window may be answered in part, or with AF20055
 MAX_PAGES = 1000
@@ -35,13 +38,17 @@ class ActivityFeed:
 
     def __init__(self, context: Context) -> None:
         connection = tenant(context)
+        self.skew: timedelta | None = None
+        """How far this machine's clock was ahead of the service's when subscriptions were last listed."""
         self._http = context.http
         self._publisher = f"PublisherIdentifier={quote(connection.publisher_id, safe='')}"
         self._root = f"{connection.activity_url}/api/v1.0/{connection.tenant}/activity/feed"
 
     def subscriptions(self) -> list[Subscription]:
         """All subscriptions of the app in this tenant. An entry without a status counts as enabled."""
-        found = self._list(self._http.get(self._url("subscriptions/list")), "the list of subscriptions")
+        answer = self._http.get(self._url("subscriptions/list"))
+        self.skew = times.skew(answer.headers.get("Date"))
+        found = self._list(answer, "the list of subscriptions")
         return [
             Subscription(
                 str(item.get("contentType", "")),
@@ -60,7 +67,7 @@ class ActivityFeed:
         if webhook is not None:
             body = {"webhook": {"address": webhook[0], "authId": webhook[1], "expiration": ""}}
         url = self._url("subscriptions/start", contentType=content_type)
-        self._http.request("POST", url, json=body, repeatable=True)
+        self._http.request("POST", url, json=body, repeatable=True, classify=_of_start)
 
     def listing(self, content_type: str, start: datetime, end: datetime) -> Iterator[Unit]:
         """The content that became available in [start, end), in windows that the service accepts."""
@@ -148,6 +155,12 @@ def _unit(item: dict[str, Any], where: str) -> Unit:
         created=times.parse(created),
         expires=times.parse(item.get("contentExpiration")),
     )
+
+
+def _of_start(response: Response) -> Verdict:
+    """A start too soon after the last one may be refused as throttling: nobody else has to wait for that."""
+    verdict = activity(response)
+    return replace(verdict, meaning="retry") if verdict.meaning == "wait" else verdict
 
 
 def _address(webhook: object) -> str | None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from counterplay import (
@@ -21,6 +20,7 @@ from counterplay import (
     Verdict,
     WorkError,
 )
+from counterplay_m365 import times
 from counterplay_m365.activity import ActivityFeed
 from counterplay_m365.graph import Graph
 from counterplay_m365.own_roles import own_roles
@@ -175,12 +175,11 @@ def _clock(connection: Tenant, context: Context) -> Diagnosis:
     url = f"{connection.graph_url}/v1.0/organization?$select=id"
     try:
         response: Response = context.http.request("GET", url, classify=lambda _: Verdict("ok"))
-        theirs = parsedate_to_datetime(response.headers.get("Date", ""))
     except WorkError as error:
         return Diagnosis("clock", False, f"{GRAPH} cannot be reached: {error}")
-    except ValueError:
+    skew = times.skew(response.headers.get("Date"))
+    if skew is None:
         return Diagnosis("clock", None, f"{GRAPH} does not tell the time")
-    skew = datetime.now(UTC) - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC))
     if abs(skew) > MOST_SKEW:
         side = "ahead" if skew > timedelta(0) else "behind"
         return Diagnosis(

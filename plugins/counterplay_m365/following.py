@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, ClassVar
 
-import msgspec
-
-from counterplay import Context, Event, JsonObject, Page, PollTrigger
+from counterplay import Context, Event, Gap, JsonObject, Page, PollTrigger
+from counterplay_m365 import times
 from counterplay_m365.graph import Graph
+from counterplay_m365.keeping import Kept
 from counterplay_m365.licences import Licence
 from counterplay_m365.recall import SERIAL, Recall, digest
 from counterplay_m365.slices import lenient
@@ -38,6 +39,8 @@ class GraphTrigger(PollTrigger):
     """Asked for again once an hour."""
     filters: ClassVar[tuple[tuple[str, str], ...]] = ()
     """Arguments that are lists of values, each with the property that has to be one of them."""
+    kept: ClassVar[Kept | None] = None
+    """How long the service keeps records; None where nobody says."""
     version: str = "v1.0"
 
     def __init__(self, arguments: Any) -> None:
@@ -47,7 +50,8 @@ class GraphTrigger(PollTrigger):
     def poll(self, context: Context, cursor: JsonObject | None, since: datetime) -> Page:
         known = self._recall.resume(cursor)
         recipe = Recipe(self.what, self.overlap, self.revisit, self.moves)
-        found = turn(Collection(self, Graph(context)), recipe, cursor, since, context.now())
+        graph, now = Graph(context), context.now()
+        found = turn(Collection(self, graph), recipe, cursor, since, now)
         records: list[bytes] = []
         added: list[bytes] = []
         for raw in self.completed(context, found.records):
@@ -57,8 +61,18 @@ class GraphTrigger(PollTrigger):
                 records.append(raw)
                 added += [mark] if mark is not None else []
         return Page(
-            tuple(records), {**found.cursor, SERIAL: self._recall.onward(known, added)}, more=found.more
+            tuple(records),
+            {**found.cursor, SERIAL: self._recall.onward(known, added)},
+            more=found.more,
+            gap=self._gap(graph, cursor, since, now),
         )
+
+    def _gap(self, graph: Graph, cursor: JsonObject | None, since: datetime, now: datetime) -> Gap | None:
+        """What the service forgot before a sweep that begins now."""
+        if self.kept is None or (cursor is not None and "goal" in cursor):
+            return None
+        mark = since if cursor is None else times.parse(cursor.get("mark"))
+        return None if mark is None else self.kept.gap(graph, mark, now)
 
     def completed(self, context: Context, records: Any) -> Any:
         """The records of a page, with what else belongs to them. Default: as they are."""
@@ -121,8 +135,10 @@ class Collection:
 
 def members_of(event: Event) -> dict[str, Any]:
     """The members of an event; empty when it is no JSON object. Half of a surrogate pair is no harm."""
+    import msgspec  # not at the top: a third of what naming all modules takes
+
     try:
-        found: dict[str, Any] = _OBJECT.decode(event.raw)
+        found: dict[str, Any] = _object_decoder().decode(event.raw)
         return found
     except (msgspec.DecodeError, UnicodeDecodeError):
         data = lenient(event.raw)
@@ -131,6 +147,8 @@ def members_of(event: Event) -> dict[str, Any]:
 
 def text(value: object) -> str | None:
     """A member that is a text of the service; None for anything else, and for an empty one."""
+    import msgspec
+
     if isinstance(value, msgspec.Raw):
         try:
             value = msgspec.json.decode(value)
@@ -144,4 +162,8 @@ def quoted(value: str) -> str:
     return value.replace("'", "''")
 
 
-_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+@cache
+def _object_decoder() -> Any:
+    import msgspec
+
+    return msgspec.json.Decoder(dict[str, msgspec.Raw])

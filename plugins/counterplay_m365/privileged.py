@@ -10,7 +10,6 @@ from counterplay import (
     RejectedError,
     WorkError,
 )
-from counterplay_m365.entra import principal
 from counterplay_m365.graph import Graph
 from counterplay_m365.roles import READ, Roles
 from counterplay_m365.tenant import GRAPH, tenant
@@ -106,6 +105,8 @@ def lacking(context: Context, user_id: str) -> str | None:
 
 
 def _own_roles(context: Context, roles: Roles) -> set[str] | None:
+    from counterplay_m365.entra import principal  # MSAL costs more than naming all modules
+
     own = principal(tenant(context).token(GRAPH))
     return {str(one["roleDefinitionId"]) for one in roles.assignments([own])} if own else None
 

@@ -16,6 +16,7 @@ from counterplay import (
     Context,
     CounterplayError,
     Diagnosis,
+    Limit,
     Need,
     Verdict,
 )
@@ -65,6 +66,8 @@ class Tenant(Connection):
         self.authority = str(settings.get("authority") or cloud.authority).rstrip("/")
         self.graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
         self.activity_url = str(settings.get("activity_url") or cloud.activity).rstrip("/")
+        scale = settings.get("limits_scale")
+        self._scale = 1.0 if scale is None else float(scale)
         self._credential = credential(name, settings, self.secret)
         self._tokens: Tokens | None = None
         self._refusals: dict[str, tuple[int, float]] = {}
@@ -101,6 +104,15 @@ class Tenant(Connection):
         if origin != _origin(self.activity_url):
             return None
         return float(self.settings.get("requests_per_minute") or REQUESTS_PER_MINUTE)
+
+    def limits(self, request: PreparedRequest) -> Sequence[Limit]:
+        from counterplay_m365 import limits
+
+        if self._service_of(request.url or "") == ACTIVITY or not self._scale:
+            return ()
+        app = str(self.settings.get("client_id") or self.label)
+        path = (request.url or "").removeprefix(self.graph_url)
+        return limits.of(request.method or "GET", path, self._tenant, app, self._scale)
 
     def service(self, origin: str) -> str:
         named = [name for name, url in self._urls() if _origin(url) == origin]

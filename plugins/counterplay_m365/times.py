@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d*))?(?:Z|z|\+00:00)?")
 
@@ -34,6 +35,15 @@ def ceil(moment: datetime) -> datetime:
 def stamp(moment: datetime) -> str:
     """`2026-03-02T08:00:00`: whole seconds without a zone, which every operation of the audit feed takes."""
     return floor(moment).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def skew(date: str | None) -> timedelta | None:
+    """How far this machine's clock is ahead of one that just wrote this `Date` header; None: not told."""
+    try:
+        theirs = parsedate_to_datetime(date or "")
+    except ValueError:
+        return None
+    return datetime.now(UTC) - (theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC))
 
 
 def span(duration: str) -> timedelta:

@@ -15,6 +15,8 @@ from counterplay.hookspecs import ConnectionOffer, Invocation, Simulation, hooki
 CONNECTION = "sim"
 KINDS = ("m365.tenant", "intake.key")
 
+COUNTERPLAY_API = "1.0"
+
 
 @hookimpl
 def counterplay_connections(state_dir: Path) -> Iterable[ConnectionOffer]:

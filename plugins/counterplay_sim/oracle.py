@@ -178,6 +178,17 @@ class Oracle:
         with self._reading(tenant) as (store, row, log, now):
             return _verdict(store, row, log, now)
 
+    def delays(self, since: datetime, tenant: str | None = None) -> list[float]:
+        """Sorted seconds from listable to arrived, of the events that could first be listed from then on."""
+        with self._reading(tenant) as (store, row, log, now):
+            truth, start = _Truth(store, row, log, now), to_ns(since)
+            found: dict[str, float] = {}
+            for arrival in store.arrivals(row.id):
+                key = arrival.key or truth.by_digest.get(arrival.sha256, "")
+                if truth.first.get(key, 0) >= start:
+                    found.setdefault(key, (arrival.at - truth.first[key]) / NANOSECONDS)
+        return sorted(found.values())
+
     def tenants(self) -> list[str]:
         """The ids of all tenants, by their number; finished ones as well, until another takes their place."""
         if not (self._folder / FILE).exists():

@@ -198,6 +198,7 @@ class Simulator:
             "instance_discovery": False,
             "graph_url": self.url("graph"),
             "activity_url": self.url("activity"),
+            "limits_scale": min(100.0, tenant.strictness.graph.throttle_scale),
             "ca_file": self.ca_file,
         }
 

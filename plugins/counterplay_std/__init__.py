@@ -13,6 +13,8 @@ from counterplay_std.run_playbook import RunPlaybook
 from counterplay_std.stop import StopRun
 from counterplay_std.wait import Wait
 
+COUNTERPLAY_API = "1.0"
+
 
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:

@@ -1,7 +1,6 @@
 """std.approval: ask people."""
 
 from counterplay import Ask, Control, Directive, StepContext
-from counterplay.language import parse_duration
 
 
 class Approval(Control):
@@ -18,6 +17,8 @@ class Approval(Control):
     name = "approval"
 
     def direct(self, context: StepContext) -> Directive:
+        from counterplay.language import parse_duration  # costs more than all modules of this plugin
+
         timeout = self.arguments.get("timeout")
         return Ask(
             question=self.arguments["question"],

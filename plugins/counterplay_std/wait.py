@@ -1,7 +1,6 @@
 """std.wait: let time pass."""
 
 from counterplay import Control, Directive, Pause, StepContext
-from counterplay.language import parse_duration
 
 
 class Wait(Control):
@@ -14,4 +13,6 @@ class Wait(Control):
     name = "wait"
 
     def direct(self, context: StepContext) -> Directive:
+        from counterplay.language import parse_duration  # costs more than all modules of this plugin
+
         return Pause(parse_duration(self.arguments["duration"]))

@@ -2,10 +2,11 @@
 
 from collections import deque
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counterplay.budgets import Budget, ByteBudget
+from counterplay.budgets import Budget, Budgets, ByteBudget, Limit, Slots
 
 
 class Clock:
@@ -16,6 +17,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 def drain(budget: Budget, clock: Clock, requests: int, urgent: bool = False) -> list[float]:
@@ -112,3 +118,81 @@ def test_bytes_are_held_within_the_budget_and_a_large_one_goes_alone() -> None:
     held.change(-100)
     assert held.take(1000)
     assert not held.take(1)
+
+
+def test_a_limit_of_a_second_is_kept(clock: Clock) -> None:
+    """One request a second: whoever comes at once waits until the first one left the window."""
+    budget = Budget(1, clock, window=1.0)
+    assert budget.take() == 0.0
+
+    wait = budget.take()
+
+    assert 1.0 < wait < 1.5
+    clock.now += wait
+    assert budget.take() == 0.0
+
+
+def test_units_count_by_their_cost(clock: Clock) -> None:
+    """Ten units are five requests of two."""
+    budget = Budget(10, clock, window=10.0)
+
+    assert [budget.take(cost=2) for _ in range(5)] == [0.0] * 5
+    assert budget.take(cost=2) > 0.0
+    assert budget.used == 10
+
+
+def test_a_request_that_costs_more_than_the_limit_goes_alone(clock: Clock) -> None:
+    """It could never begin otherwise."""
+    assert Budget(1, clock, window=10.0).take(cost=3) == 0.0
+
+
+def test_none_of_those_who_share_a_limit_uses_it_up(clock: Clock) -> None:
+    """A busy tenant has what nobody wants, and the others their part as soon as they come."""
+    budget = Budget(100, clock, window=10.0)
+    alone = 0
+    while budget.take(share="busy") == 0.0:
+        alone += 1
+    assert alone == 100
+    clock.now += 20
+
+    assert budget.take(share="quiet") == 0.0
+    busy = 0
+    while budget.take(share="busy") == 0.0:
+        busy += 1
+
+    assert busy == 50
+    assert [budget.take(share="quiet") for _ in range(49)] == [0.0] * 49
+
+
+def test_a_refusal_never_cuts_a_limit_to_nothing(clock: Clock) -> None:
+    """After the pause at least one request fits."""
+    budget = Budget(1, clock, window=1.0)
+    budget.take()
+    budget.refused(3.0)
+    assert budget.take() == pytest.approx(3.0)
+    clock.now += 3.0
+
+    assert budget.take() == 0.0
+
+
+def test_slots_are_taken_and_given_back() -> None:
+    """So many are under way at once, for each name."""
+    slots = Slots()
+
+    assert [slots.enter("ana", 2, 0.0) for _ in range(3)] == [True, True, False]
+    assert slots.enter("bo", 2, 0.0)
+    slots.leave("ana")
+    assert slots.enter("ana", 2, 0.0)
+
+
+def test_limits_that_nobody_uses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be one for each mailbox of a large tenant; services keep theirs."""
+    budgets = Budgets()
+    first = budgets.of_limit(Limit("mailbox ana", 10, 600))
+    service = budgets.of("contoso@https://graph.microsoft.com")
+    budgets._pruned -= 100
+
+    budgets.of_limit(Limit("mailbox bo", 10, 600))
+
+    assert budgets.of_limit(Limit("mailbox ana", 10, 600)) is not first
+    assert budgets.of("contoso@https://graph.microsoft.com") is service

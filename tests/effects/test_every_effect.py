@@ -1,10 +1,9 @@
 """What holds for every action that changes something, of every plugin that is registered."""
 
-import json
 from typing import Any
 
 import pytest
-from tests.fixtures.m365_actions import NEW_IDS, empower, example, inverse
+from tests.fixtures.m365_actions import comparable, empower, example, inverse
 
 from counterplay import Action
 from counterplay.plugins import ModuleInfo, PluginHost
@@ -93,23 +92,3 @@ def test_undo_brings_the_tenant_back(info: ModuleInfo, bench: Any, receiver: Any
         assert result.exit_code == 0, result.stdout
         assert "taken back" in result.stdout
         assert comparable(info.uses, bench.state()) == comparable(info.uses, first)
-
-
-def comparable(uses: str, found: dict[str, Any]) -> Any:
-    """The tenant's state without what an undo cannot bring back: what is created anew gets a new id."""
-    if uses not in NEW_IDS:
-        return found
-    kinds: dict[str, list[str]] = {}
-    for key, document in found.items():
-        kind, _, identity = key.partition("/")
-        owner = identity if kind == "rules" else ""
-        kinds.setdefault(f"{kind}/{owner}", []).extend(
-            json.dumps(_without_id(one), sort_keys=True)
-            for one in (document if isinstance(document, list) else [document])
-        )
-    return {kind: sorted(documents) for kind, documents in kinds.items()}
-
-
-def _without_id(document: Any) -> Any:
-    made = ("id", "createdDateTime", "sequence")
-    return {name: value for name, value in document.items() if name not in made} if document else document

@@ -148,7 +148,7 @@ def contain(bench: Any, users: list[dict[str, Any]]) -> list[str]:
     on = {"connection": "contoso", "with": {"user_id": "{{ event.id }}"}}
     bench.write(
         {"id": "block", "uses": "m365.block_sign_in", **on},
-        {"id": "nap", "uses": "std.wait", "with": {"duration": "2s"}},
+        {"id": "nap", "uses": "std.wait", "with": {"duration": "1s"}},
         {"id": "revoke", "uses": "m365.revoke_sessions", **on},
         name="contain",
     )
@@ -164,7 +164,7 @@ def contain(bench: Any, users: list[dict[str, Any]]) -> list[str]:
 def test_the_runs_of_a_killed_worker_end_on_another_and_no_effect_happens_twice(server_bench: Any) -> None:
     """`kill -9` of one of two, in the middle of its runs."""
     bench = server_bench
-    users = bench._plain_users()[:12]
+    users = bench._plain_users()[:20]
     with closing(bench.database()) as database, workers(bench, 2) as both:
         store = RunStore(database)
         identities = contain(bench, users)
@@ -199,7 +199,7 @@ def test_the_runs_of_a_killed_worker_end_on_another_and_no_effect_happens_twice(
 def test_a_worker_that_was_taken_for_dead_ends_and_changes_nothing(server_bench: Any) -> None:
     """It was stopped (SIGSTOP) for so long that others took over; waking up it is fenced off."""
     bench = server_bench
-    users = bench._plain_users()[:12]
+    users = bench._plain_users()[:20]
     with closing(bench.database()) as database, workers(bench, 2) as both:
         store = RunStore(database)
         identities = contain(bench, users)

@@ -85,6 +85,25 @@ class Scene:
         file.write_bytes(raw)
         return file
 
+    def give_role(self, role: str) -> None:
+        """Let the app hold an Entra role itself, as an administrator would assign it."""
+        tenant = self.simulator.tenant
+        (app,) = tenant.objects["servicePrincipal"].where("appId", tenant.client_id)
+        assignment = {
+            "id": f"own-{role}",
+            "principalId": app["id"],
+            "roleDefinitionId": role,
+            "directoryScopeId": "/",
+            "appScopeId": None,
+        }
+        tenant.objects["roleAssignment"].put(assignment["id"], assignment)
+
+    def record(self, run: str) -> str:
+        """A file with what `runs show` says of a run."""
+        file = self.root / "contained.json"
+        file.write_text(json.dumps(self.data("runs", "show", run)))
+        return str(file)
+
     @property
     def verdict(self) -> Verdict:
         return self.simulator.oracle().verdict()
@@ -100,12 +119,26 @@ class Scene:
         (found,) = self.simulator.tenant.row.doc["truth"]["chains"]
         return dict(found)
 
+    @property
+    def subject(self) -> str:
+        """Whom a response is about: the application where one is the attacker's, else the victim."""
+        for key in self.truth["service_principals"]:
+            return str(self.simulator.tenant.objects["servicePrincipal"][key]["displayName"])
+        return str(self.truth["victim_upn"])
+
     def changed(self) -> dict[str, tuple[Any, Any]]:
         """What is otherwise than when the response began: object, or member of it, before and now.
 
-        Objects go by `kind/id`, members of an object that is still there by `kind/id/member`.
+        Objects go by `kind/id`, members of an object that is still there by `kind/id/member`. What was
+        removed and made again is the same, though the service gave it another id.
         """
-        before, now = self.found, state(self.simulator.state_dir)
+        before, now = dict(self.found), state(self.simulator.state_dir)
+        for key in now.keys() - before.keys():
+            for gone in before.keys() - now.keys():
+                if _body(gone, before[gone]) == _body(key, now[key]):
+                    before[key] = now[key]
+                    del before[gone]
+                    break
         found: dict[str, tuple[Any, Any]] = {}
         for key in before.keys() | now.keys():
             old, new = before.get(key), now.get(key)
@@ -118,28 +151,35 @@ class Scene:
         return found
 
 
-def least(name: str) -> dict[str, list[str]]:
-    """By service, what the modules of a playbook say that they need: the first of the alternatives each."""
+def _body(key: str, document: Any) -> Any:
+    """An object without what a service makes up for it."""
+    made_up = ("id", "createdDateTime")
+    body = {name: value for name, value in document.items() if name not in made_up}
+    return key.partition("/")[0], body
+
+
+def least(*names: str) -> dict[str, list[str]]:
+    """By service, what the modules of playbooks say that they need: the first of the alternatives each."""
     found: dict[str, set[str]] = {service: set() for service in _SERVICES.values()}
-    for need in needs_by_kind(Workspace(HOST, None), [name], "m365.tenant"):
+    for need in needs_by_kind(Workspace(HOST, None), names, "m365.tenant"):
         for permission in need.permissions:
             found[_SERVICES[permission["resource"]]].add(permission["any"][0])
     return {service: sorted(permissions) for service, permissions in found.items()}
 
 
-Attacked = Callable[[str, str], Scene]
+Attacked = Callable[..., Scene]
 
 
 @pytest.fixture
 def attacked(tmp_path: Path) -> Iterator[Attacked]:
-    """Begins a tenant with one attack, whose app may do what a playbook says that it needs, and no more."""
+    """Begins a tenant with an attack, or several; its app may do what playbooks say they need, no more."""
     with ExitStack() as stack:
 
-        def begun(scenario: str, playbook: str) -> Scene:
+        def begun(scenario: str | tuple[str, ...], *playbooks: str) -> Scene:
             root = tmp_path / "workspace"
             root.mkdir()
-            plan = Plan(events=40, scenarios=(scenario,))
-            simulator = Simulator(root / ".counterplay", seed=7, plan=plan, grants=least(playbook))
+            plan = Plan(events=40, scenarios=(scenario,) if isinstance(scenario, str) else scenario)
+            simulator = Simulator(root / ".counterplay", seed=7, plan=plan, grants=least(*playbooks))
             return Scene(root, stack.enter_context(simulator))
 
         yield begun

@@ -20,7 +20,7 @@ from counterplay.cases.facts import facts_of
 from counterplay.cases.model import Case, Given, GivenEvent
 from counterplay.cases.offline import offline
 from counterplay.cases.seen import Seen, SeenRun, SeenStep
-from counterplay.cases.stage import CaseOpener, CaseStage, CaseWorkspace, folder, new_store
+from counterplay.cases.stage import CaseOpener, CaseStage, CaseStore, CaseWorkspace, folder
 from counterplay.cases.stand_ins import CaseHost, GivenTrigger
 from counterplay.clock import from_text
 from counterplay.errors import ConfigError, CounterplayError
@@ -45,7 +45,7 @@ MOST_SEGMENTS = 5_000
 """A case that needs more does not come to an end."""
 
 
-def play(case: Case, playbook: Playbook, host: CaseHost, workspace: Workspace) -> Seen:
+def play(case: Case, playbook: Playbook, host: CaseHost, workspace: Workspace, store: CaseStore) -> Seen:
     """Try the case. What the playbook does about failures is seen; what keeps it from being tried raises.
 
     ConfigError: the circumstances make no sense (an input is missing, the simulation refuses its state).
@@ -61,8 +61,7 @@ def play(case: Case, playbook: Playbook, host: CaseHost, workspace: Workspace) -
             simulation = _simulated(host, place, given)
             stack.callback(simulation.close)
             clock.followers.append(simulation.tell_time)
-        database = new_store(place / "state.db")
-        stack.callback(database.close)
+        database = store.emptied()
         own = CaseWorkspace(host, place, workspace, given)
         stage = CaseStage(given, RunStore(database), clock)
         stack.enter_context(_on(host, stage))

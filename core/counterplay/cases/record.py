@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from counterplay.cases.model import Case, given_from
-from counterplay.cases.play import play, seen_run
+from counterplay.cases.play import seen_run
 from counterplay.cases.redact import Redactor, arguments_of, closed_words, constants_of
 from counterplay.cases.runner import Bench
 from counterplay.cases.seen import Seen, SeenRun
@@ -57,12 +57,12 @@ def record(database: Database, run: StoredRun, bench: Bench, kept: tuple[str, ..
         if guardrails:
             given["guardrails"] = taken.redactor.value(guardrails)
     name = f"as recorded on {run.created[:10]}"
-    seen = play(Case(name, given_from({}, given), {}), playbook, bench.host, bench.workspace)
+    seen = bench.play(Case(name, given_from({}, given), {}), playbook)
     then = seen_run(runs, taken.approvals, run, taken.name)
     wrong = [*seen.trouble, *_unlike(then, seen)]
     document = {
         "playbook": run.playbook,
-        "cases": [{"name": name, "given": given, "expect": _expected(seen)}],
+        "cases": [{"name": name, "given": given, "expect": expected(seen)}],
     }
     return Recording(document, tuple(wrong))
 
@@ -190,7 +190,7 @@ def _unlike(then: SeenRun, seen: Seen) -> Iterator[str]:
         yield f"the effects are {has} in the case, {had} in the run"
 
 
-def _expected(seen: Seen) -> JsonObject:
+def expected(seen: Seen) -> JsonObject:
     """What the case comes to, as it stands in a file: the same words as in its circumstances."""
     if len(seen.runs) != 1:
         return {"runs": len(seen.runs)}

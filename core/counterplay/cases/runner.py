@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.util
 import os
 import sys
 import time
@@ -17,7 +17,8 @@ from counterplay.cases.compare import differences
 from counterplay.cases.model import Case, TestFile
 from counterplay.cases.play import play
 from counterplay.cases.read import read_cases
-from counterplay.cases.seen import Fact
+from counterplay.cases.seen import Fact, Seen
+from counterplay.cases.stage import CaseStore
 from counterplay.cases.stand_ins import CaseHost
 from counterplay.errors import CounterplayError
 from counterplay.language import Playbook, PlaybookSet, load
@@ -41,12 +42,34 @@ class Verdict:
 
 
 class Bench:
-    """What cases are played with: the workspace's plugins with stand-ins, and its playbooks."""
+    """What cases are played with: the workspace's plugins with stand-ins, its playbooks, and a store.
+
+    `close` it, or use it as a context manager.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
         self.host = CaseHost(workspace.host)
         self._playbooks: dict[str, Playbook | PlaybookSet] = {}
+        self._store: CaseStore | None = None
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Delete the store, if there was need of one."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def play(self, case: Case, playbook: Playbook) -> Seen:
+        """What comes of a case."""
+        if self._store is None:
+            self._store = CaseStore()
+        return play(case, playbook, self.host, self.workspace, self._store)
 
     def find(self, name: str, beside: Path | Traversable | None = None) -> Playbook | PlaybookSet:
         """A playbook by name, or by its file relative to the file of cases that names it."""
@@ -73,7 +96,7 @@ class Bench:
         try:
             playbook = self.find(file.playbook, path)
             assert isinstance(playbook, Playbook)
-            seen = play(case, playbook, self.host, self.workspace)
+            seen = self.play(case, playbook)
             wrong, facts = differences(case.expect, seen), seen.facts
         except CounterplayError as error:
             wrong = [str(error)]
@@ -120,6 +143,7 @@ def _begin(folder: str) -> None:
         from counterplay.plugins import PluginHost
 
         _bench = Bench(Workspace(PluginHost.load()))
+    multiprocessing.util.Finalize(None, _bench.close, exitpriority=10)  # such processes skip `atexit`
 
 
 def _try(path: Path | Traversable, file: TestFile, case: Case) -> Verdict:

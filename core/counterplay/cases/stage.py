@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from datetime import timedelta
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from counterplay.cases.clock import CaseClock
+from counterplay.cases.examples import example_of
 from counterplay.cases.model import Answer, Given
 from counterplay.cases.stand_ins import CaseHost, OfflineWire, stand_in_connection
 from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
 from counterplay.hookspecs import ConnectionOffer, Simulation
 from counterplay.language import with_defaults
-from counterplay.language.arguments import problems
 from counterplay.modules import Connection, StepContext
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.terms import planned_name
@@ -88,43 +89,6 @@ class CaseOpener(Opener):
         return cls(name, with_defaults(info.schema, settings), self.secrets)
 
 
-def example_of(schema: Mapping[str, Any]) -> JsonObject:
-    """Settings for a connection that nobody configured: the schema's own `examples`, else what fits it."""
-    described = schema.get("properties", {})
-    required = schema.get("required", [])
-    for whole in schema.get("examples", []):
-        if isinstance(whole, dict):
-            return {
-                name: _GUESSES[0] if described.get(name, {}).get("writeOnly") else value
-                for name, value in whole.items()
-            }
-    return {name: _example(one) for name, one in described.items() if name in required}
-
-
-_GUESSES: tuple[Any, ...] = (
-    "stand-in-value",
-    "00000000-0000-4000-8000-000000000000",
-    "https://stand-in.example",
-    "stand-in@example.com",
-    "1h",
-    1,
-    True,
-    [],
-    {},
-)
-
-
-def _example(described: Any) -> Any:
-    if not isinstance(described, dict):
-        return _GUESSES[0]
-    offered = [*described.get("examples", []), *described.get("enum", [])]
-    plain = [one for one in offered if not (isinstance(one, str) and "${" in one)]
-    for guess in (*plain, *_GUESSES):
-        if next(problems(guess, described), None) is None:
-            return guess
-    return _GUESSES[0]
-
-
 class CaseStage:
     """The case that is played, as the stand-ins ask it."""
 
@@ -178,15 +142,28 @@ def folder() -> TemporaryDirectory[str]:
     return TemporaryDirectory(prefix="counterplay-case-", dir=_SHM if _SHM.is_dir() else None)
 
 
-def new_store(place: Path) -> Database:
-    """An empty store. The tables are made once in a process, and copied."""
-    place.write_bytes(_empty_store())
-    return open_database(f"sqlite:///{place}")
+class CaseStore:
+    """The store of one case after the other: emptied each time, opened once.
 
+    What SQLAlchemy has compiled is kept with the engine, and takes longer than a case's own work.
+    """
 
-@cache
-def _empty_store() -> bytes:
-    with folder() as made:
-        file = Path(made) / "state.db"
-        open_database(f"sqlite:///{file}").close()
-        return file.read_bytes()
+    def __init__(self) -> None:
+        self._folder = folder()
+        self._file = Path(self._folder.name) / "state.db"
+        self.database = open_database(f"sqlite:///{self._file}")
+        self._empty = sqlite3.connect(":memory:", check_same_thread=False)
+        with closing(sqlite3.connect(self._file)) as made:
+            made.backup(self._empty)
+
+    def emptied(self) -> Database:
+        """The database as it was when it was new."""
+        with closing(sqlite3.connect(self._file)) as used:
+            self._empty.backup(used)
+        return self.database
+
+    def close(self) -> None:
+        """Delete it."""
+        self.database.close()
+        self._empty.close()
+        self._folder.cleanup()

@@ -43,6 +43,7 @@ _COMMANDS = {
     "plugins": ("counterplay.cli.plugins:plugins", "List the plugins, with what keeps one from working."),
     "connections": ("counterplay.cli.connections:connections", "List connections, or check that one works."),
     "doctor": ("counterplay.cli.doctor:doctor", "Say what playbooks would be refused, and why."),
+    "new": ("counterplay.cli.new:new", "Write a playbook and its test, to go on from."),
     "schema": ("counterplay.cli.schema:schema", "Print the JSON Schema of playbooks, for editors."),
     "init": ("counterplay.cli.init:init", "Make a workspace in the current directory."),
 }

@@ -23,6 +23,44 @@ def open_workspace() -> Workspace:
     return Workspace(host)
 
 
+def introduce(workspace: Workspace) -> None:
+    """Before a third party's plugin is first used here, say on stderr what it may do and where it goes.
+
+    ConfigError: the workspace has a lock, and the plugins are not those of it.
+    """
+    from counterplay.plugin_lock import newcomers, refuse_others
+
+    refuse_others(workspace.host, workspace.root)
+    for line in declared(workspace.host, newcomers(workspace.host, workspace.state_dir)):
+        click.echo(line, err=True)
+
+
+def declared(host: PluginHost, names: Collection[str] | None = None) -> list[str]:
+    """What each plugin (or those named) says that it may do and where it goes, a few lines each."""
+    lines: list[str] = []
+    for plugin in host.plugins.values():
+        if (
+            plugin.problem is not None
+            or not plugin.modules
+            or (names is not None and plugin.name not in names)
+        ):
+            continue
+        api = f"API {plugin.api}" if plugin.api else "no declared API"
+        lines.append(f"{plugin.name} ({plugin.distribution} {plugin.version}, {api})")
+        infos = [host.modules[uses] for uses in plugin.modules]
+        hosts = ", ".join(plugin.hosts) or "those of its connections"
+        lines.append(
+            f"  hosts: {hosts if any(one.cls.connection for one in infos) or plugin.hosts else 'none'}"
+        )
+        granted = sorted(
+            {f"{need['resource']}: {' or '.join(need['any'])}" for one in infos for need in one.permissions}
+        )
+        lines += [f"  permission: {one}" for one in granted]
+        changes = sorted(one.uses for one in infos if getattr(one.cls, "effect", False))
+        lines += [f"  changes things: {', '.join(changes)}"] if changes else []
+    return lines
+
+
 class Renamed:
     """The workspace's connections under the names that a set or `--connection` gives them."""
 

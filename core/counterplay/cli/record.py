@@ -9,7 +9,7 @@ import click
 from counterplay.errors import ConfigError
 
 HEADER = """\
-# yaml-language-server: $schema=../../schemas/core/playbook-test.json
+# yaml-language-server: $schema=../../.counterplay/playbook-test.schema.json
 # Recorded from a run: people, machines and tenants are replaced. Look through it before you pass it on.
 """
 
@@ -36,8 +36,7 @@ def record(run_id: str, kept: tuple[str, ...]) -> None:
     from counterplay.cli.loading import open_workspace
     from counterplay.store.runs import RunStore
 
-    bench = Bench(open_workspace())
-    with store() as database:
+    with Bench(open_workspace()) as bench, store() as database:
         found = RunStore(database).find(run_id)
         run = next((one for one in found if one.id == run_id), found[0] if len(found) == 1 else None)
         if run is None:

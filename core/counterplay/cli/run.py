@@ -139,13 +139,14 @@ def _prepared(
     metrics_at: str | None,
 ) -> tuple[Session, Opener]:
     """Everything that can be wrong before anything runs: ConfigError says which."""
-    from counterplay.cli.loading import open_workspace
+    from counterplay.cli.loading import introduce, open_workspace
     from counterplay.language import PlaybookSet
     from counterplay.runtime.opening import Opener
     from counterplay.runtime.session import Session
 
     _check_address(listen)
     workspace = open_workspace()
+    introduce(workspace)
     found, tasks = chosen(workspace, name, given, renames)
     once = once or (isinstance(found, PlaybookSet) and found.once)
     events = read_events(event_file) if event_file is not None else None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from counterplay.workspace import Workspace
 
 FILE = "playbook.schema.json"
+TEST_FILE = "playbook-test.schema.json"
 
 
 @click.command()
@@ -43,12 +44,15 @@ def schema(write: bool, output: str | None) -> None:
 
 
 def write_schema(workspace: Workspace) -> Path:
-    """Bring the workspace's schema up to date."""
+    """Bring the workspace's schemas up to date: that of playbooks, and beside it that of their tests."""
+    from counterplay.cases.read import cases_schema
     from counterplay.workspace import shown
 
     workspace.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = workspace.state_dir / FILE
     file.write_text(text_of(workspace), "utf-8")
+    tests = json.dumps(cases_schema(), indent=2, ensure_ascii=False) + "\n"
+    (workspace.state_dir / TEST_FILE).write_text(tests, "utf-8")
     return shown(file)
 
 

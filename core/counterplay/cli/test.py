@@ -111,12 +111,18 @@ def test(
 
 
 def _tried(chosen: Chosen, *, quiet: bool) -> Tried:
-    from counterplay.cases.runner import Bench, run_cases
+    from counterplay.cases.runner import Bench
     from counterplay.cli.loading import open_workspace
+
+    with Bench(open_workspace()) as bench:
+        return _tried_on(bench, chosen, quiet=quiet)
+
+
+def _tried_on(bench: Bench, chosen: Chosen, *, quiet: bool) -> Tried:
+    from counterplay.cases.runner import run_cases
     from counterplay.language import PlaybookError
 
     began = time.monotonic()
-    bench = Bench(open_workspace())
     files: dict[Path | Traversable, TestFile] = {}
     findings: list[Finding] = []
     for path in _paths(bench, chosen):

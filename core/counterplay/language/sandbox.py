@@ -21,7 +21,7 @@ _FROM_JINJA = (
     "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort", "title",
     "trim", "unique", "upper", "urlencode",
 )  # fmt: skip
-_OWN = ("default", "d", "join", "replace", "round", "string", "sum", "tojson")
+_OWN = ("default", "d", "flatten", "join", "replace", "round", "string", "sum", "tojson")
 BUILT_IN_FILTERS = frozenset(_FROM_JINJA + _OWN)
 
 MEMBERSHIP = {"in": "contains", "notin": "lacks"}
@@ -79,6 +79,7 @@ class ExpressionEnvironment(SandboxedEnvironment):
 def _filters() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _FROM_JINJA}
     found |= {
+        "flatten": _flatten,
         "join": _join,
         "replace": CONDITION.replace,  # it asks nothing of what is missing: the guard has seen to that
         "round": _round,
@@ -103,6 +104,15 @@ def _sum(environment: Any, values: Iterable[Any], attribute: str | None = None) 
     if attribute is not None:
         values = map(make_attrgetter(environment, attribute), values)
     return sum(values)
+
+
+def _flatten(values: Iterable[Any]) -> Iterator[Any]:
+    """`[[1, 2], [], 3]` becomes `[1, 2, 3]`: the elements of lists inside the list, one level deep."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value
 
 
 def _round(value: float, digits: int = 0) -> float:

@@ -44,6 +44,7 @@ class Dispatcher:
         self._slots = slots
         self._on_failure = on_failure
         self._active: set[str] = set()
+        self._taking = False  # runs are taken, and not among the active ones yet
         self._recovered: set[str] = set()
         self._changed = threading.Condition()
         self._look = False  # there may be something to start; a notice while the thread works is not lost
@@ -84,7 +85,7 @@ class Dispatcher:
         """
         while not self._stop.is_set():
             with self._changed:
-                if not self._active and not self._more_to_come(added):
+                if not self._active and not self._taking and not self._more_to_come(added):
                     return
                 self._changed.wait(SWEEP)
 
@@ -165,9 +166,16 @@ class Dispatcher:
         with self._changed:
             free = self._slots - len(self._active)
             active = set(self._active)
-        if free <= 0:
-            return
-        for identity, number in self._due(free, len(active)):
+            self._taking = free > 0
+        try:
+            self._start(free, active)
+        finally:
+            with self._changed:
+                self._taking = False
+                self._changed.notify_all()
+
+    def _start(self, free: int, active: set[str]) -> None:
+        for identity, number in self._due(free, len(active)) if free > 0 else ():
             segment = f"{identity}/{number}"
             if segment in active or free <= 0 or self._stop.is_set():
                 self._give_back(identity)

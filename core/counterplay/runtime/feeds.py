@@ -14,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from counterplay.clock import now
@@ -25,7 +26,7 @@ from counterplay.errors import (
     UnavailableError,
     as_work_error,
 )
-from counterplay.events import PushAnswer, PushRequest
+from counterplay.events import Gap, PushAnswer, PushRequest
 from counterplay.modules import Context, FeedTrigger, PollTrigger, PushTrigger, Trigger
 from counterplay.runtime import windows
 from counterplay.runtime.figures import Figures
@@ -164,12 +165,18 @@ class Feed:
     def _clamped(self, subscription: Subscription, wanted: datetime) -> None:
         """The subscriber asked for more than the source can still list."""
         cause = "the look-back reaches further than the source can list"
+        self._lost(subscription, Gap(wanted, subscription.since, cause))
+
+    def _lost(self, subscription: Subscription, gap: Gap) -> None:
+        """A playbook can never get what lies in a time range: the ledger names it."""
         found = self._store.record_gap(
-            subscription.feed_id, subscription.playbook, wanted, subscription.since, cause
+            subscription.feed_id, subscription.playbook, gap.start, gap.end, gap.cause
         )
         self._figures.add("gaps", found.new)
         self._figures.add("gap_seconds", found.seconds)
-        self._figures.notice(f"{self.label} clamp", f"{subscription.playbook}: {cause}; recorded as a gap")
+        self._figures.notice(
+            f"{self.label} clamp", f"{subscription.playbook}: {gap.cause}; recorded as a gap"
+        )
 
     def _sibling(self) -> Feed:
         return Feed(
@@ -225,6 +232,11 @@ class Feed:
     def marks(self) -> dict[str, datetime]:
         """The low-water mark of each playbook; none for a source without windows."""
         return {} if self._listing is None else self._listing.marks
+
+    @property
+    def listed_at(self) -> datetime | None:
+        """When its windows were last listed without a failure; None before, and for other sources."""
+        return None if self._listing is None else self._listing.listed_at
 
     @property
     def held(self) -> bool:
@@ -397,6 +409,8 @@ class Feed:
                 raise InterruptedWork("stopped between two pages")
             cursor = self._store.cursor(self.feed_id)
             page = trigger.poll(self.context, cursor, since)
+            if page.gap is not None:
+                self._forgotten(page.gap)
             body = b"[" + b",".join(page.events) + b"]" if page.events else None
             key = hashlib.sha256(json.dumps([cursor, page.cursor]).encode() + (body or b"")).hexdigest()[:32]
             if (
@@ -409,6 +423,12 @@ class Feed:
             while self.pipeline.load > _PAGES_AHEAD and not self._stop.is_set():
                 self._check()
                 self._stop.wait(_LOOK)
+
+    def _forgotten(self, gap: Gap) -> None:
+        """The source no longer keeps it; what a playbook never asked for is none of its losses."""
+        for subscription in self._subscriptions.values():
+            if subscription.since < gap.end:
+                self._lost(subscription, replace(gap, start=max(gap.start, subscription.since)))
 
     def receive(self, request: PushRequest) -> PushAnswer:
         """Hand a request to the push trigger; its events are on disk when this returns."""

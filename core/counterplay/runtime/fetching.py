@@ -1,4 +1,8 @@
-"""Fetching units ahead of the work on them: as many at once as latency asks for, within a budget of bytes."""
+"""Fetching units ahead of the work on them: as many at once as latency asks for, within a budget of bytes.
+
+Each further connection costs a handshake, and each further thread the others' time, so their number grows
+only while the work on units has to wait for them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ from counterplay.store.feeds import StoredUnit
 READY = 10
 """So many fetched units may wait for the work on them; more would only cost memory."""
 _FIRST_GUESS = 256 * 1024
+_FIRST_AT_ONCE = 4
 _MAPPED = 1024 * 1024  # what a memory-mapped unit counts for: its bytes lie in a file
 
 
@@ -51,6 +56,7 @@ class Fetching:
         self._stop = stop
         self._queue: deque[StoredUnit] = deque()
         self._changed = threading.Condition()
+        self._at_once = min(_FIRST_AT_ONCE, parallel)
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._closed = False
@@ -73,7 +79,7 @@ class Fetching:
                 return
             if self._idle:
                 self._changed.notify()
-            elif len(self._threads) < self._parallel:
+            elif len(self._threads) < self._at_once:
                 thread = threading.Thread(target=self._work, name=f"{self._name} fetch", daemon=True)
                 self._threads.append(thread)
                 thread.start()
@@ -120,8 +126,11 @@ class Fetching:
                 body, error = None, failure
             size = 0 if body is None else _MAPPED if isinstance(body, mmap) else len(body)
             self._held.change(size - held)
+            hungry = not self._backlog()
             with self._changed:
                 self.active -= 1
+                if hungry and self._queue and self._at_once < self._parallel:
+                    self._at_once += 1  # doubles in each round trip, until fetching keeps up with the work
                 if size:
                     self._guess = (7 * self._guess + size) // 8
             self._arrived(Arrival(stored, body, error, size))

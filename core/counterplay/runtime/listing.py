@@ -65,6 +65,7 @@ class Listing:
         self._sweeps: dict[int, deque[Window]] = {}
         self._prepared = 0.0
         self._purged = 0.0
+        self._succeeded: datetime | None = None
         self._refusal: str | None = None  # of the first round since which none succeeded
 
     @property
@@ -76,6 +77,11 @@ class Listing:
     def seen(self) -> datetime:
         """Everything before this was listed at least once, or is a gap, for every subscriber."""
         return min(one.seen for one in self._cursors.values())
+
+    @property
+    def listed_at(self) -> datetime | None:
+        """When a round of listing last succeeded in this process."""
+        return self._succeeded
 
     @property
     def _has_listed(self) -> bool:
@@ -95,6 +101,7 @@ class Listing:
         self._list_open(moment)
         self._sweep(moment, all_due=outage)
         self._refusal = None
+        self._succeeded = now()
         self._purge(moment)
 
     def failed(self, text: str) -> None:
@@ -128,6 +135,8 @@ class Listing:
     def _list_open(self, moment: datetime) -> None:
         """The windows that may still gain units: the newest first, then those that go first."""
         start = min(one.listed for one in self._cursors.values())
+        if start > moment:  # the clock was ahead when that was noted; it was set right since
+            start = windows.aligned(moment - self._trigger.settle_time, self._trigger.tile)
         due = [one for one in windows.tiles(start, moment, self._trigger.tile) if self._is_due(one, moment)]
         self._list([*due[-1:], *due[:-1]], self._listed)
 
@@ -239,13 +248,15 @@ class Listing:
         if self._prepared and time.monotonic() - self._prepared <= PREPARE_EVERY:
             return
         off = self._trigger.interruption(self._context)
-        if off is not None:  # noted before it is mended: afterwards nobody could tell
-            moment = now().replace(microsecond=0)
-            for name, cursor in self._cursors.items():
-                if cursor.seen > self._since[name]:
-                    self._gap(name, cursor.seen, moment, off)
+        self._was_off(off)  # noted before it is mended, for afterwards nobody could tell, and once more then
         self._trigger.prepare(self._context)
+        self._was_off(off)
         self._prepared = time.monotonic()
+
+    def _was_off(self, cause: str | None) -> None:
+        for name, cursor in self._cursors.items():
+            if cause is not None and cursor.seen > self._since[name]:
+                self._gap(name, cursor.seen, now(), cause)
 
     def _give_up_unreadable(self, moment: datetime) -> None:
         """What was not listed when the source ceased to list it is a gap; work goes on past it."""

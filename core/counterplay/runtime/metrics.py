@@ -60,6 +60,11 @@ def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterato
         for playbook, mark in feed.marks.items():
             labels = _labels(feed=feed.label, playbook=playbook)
             yield f"counterplay_feed_mark_age_seconds{labels} {(moment - mark).total_seconds():.0f}"
+    yield from _head("feed_listed_age_seconds", "gauge", "Seconds since a feed was last listed in full.")
+    for feed in feeds:
+        if feed.listed_at is not None:
+            age = (moment - feed.listed_at).total_seconds()
+            yield f"counterplay_feed_listed_age_seconds{_labels(feed=feed.label)} {age:.0f}"
     yield from _head(
         "feed_lag_seconds",
         "gauge",

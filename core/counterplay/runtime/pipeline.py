@@ -135,7 +135,7 @@ class Pipeline:
             key,
             label,
             trigger,
-            Opener(trigger, self._serving.fields),
+            Opener(trigger, self._serving.fields, whole=self._serving.whole),
             store=store,
             board=self._board,
             figures=figures,

@@ -36,9 +36,15 @@ class PlanningWire(Wire):
         return super().send(request, **options)
 
     def _send_once(self, request: requests.PreparedRequest, timeout: float, write: bool) -> requests.Response:
-        if not write:
-            self._passing = request
-            return super()._send_once(request, timeout, write)
+        if write:
+            return self._written_down(request)
+        self._passing = request
+        return super()._send_once(request, timeout, write)
+
+    def _send_bulk(self, request: requests.PreparedRequest, timeout: float, write: bool) -> requests.Response:
+        return self._written_down(request) if write else super()._send_bulk(request, timeout, write)
+
+    def _written_down(self, request: requests.PreparedRequest) -> requests.Response:
         if not self._writes:
             raise PermanentError(
                 f"refused to send {request.method} {request.url}: the module says that it changes nothing"

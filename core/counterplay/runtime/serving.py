@@ -55,6 +55,11 @@ class Serving:
         self._plans: dict[str, Plan] = {one.name: plan_of(one) for one in subscribers}
 
     @property
+    def whole(self) -> bool:
+        """Some condition looks at all of an event."""
+        return any(plan.whole for plan in self._plans.values())
+
+    @property
     def fields(self) -> set[str]:
         """The top-level members of events that conditions look at."""
         return {name for plan in self._plans.values() for name in plan.fields}
@@ -77,6 +82,8 @@ class Serving:
                     self._serve_one(task, owned, *standing[taker.name])
                 task.left -= 1
                 self._board.look(task)
+            if work.opened is not None:
+                work.opened.fields = None  # every filter has seen them, and dicts take five times the bytes
 
     def _standing(self, playbook: str, owners: set[int]) -> tuple[set[int], set[int]]:
         """Those of the units that the playbook waits for, and those that are or will be its own."""

@@ -37,6 +37,7 @@ from counterplay.modules import (
     Trigger,
 )
 from counterplay.people import this_person
+from counterplay.plugin_lock import refuse_others
 from counterplay.runtime import metrics
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
@@ -129,6 +130,7 @@ class Session:
     def run(self, on_started: Callable[[], None] = lambda: None) -> Ended:
         """Work to the end. StateError and ConfigError: it could not begin, or the store failed it."""
         began = time.monotonic()
+        refuse_others(self.host, self._opener.workspace.root)
         settle_allocator()
         with ExitStack() as stack:
             database = self._open_store(stack)

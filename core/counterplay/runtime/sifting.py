@@ -85,7 +85,7 @@ def _filter(taker: Subscriber, scope: dict[str, Any], plan: Plan, opened: Opened
     condition = taker.playbook.filter
     assert condition is not None
     evaluate = condition.evaluate
-    fields = None if plan.whole else opened.fields
+    fields = opened.fields if opened.complete or not plan.whole else None
     kept: list[int] = []
     for index in chosen.indices:
         if fields is not None:

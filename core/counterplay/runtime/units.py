@@ -13,6 +13,7 @@ from mmap import mmap
 from typing import Any, TypedDict
 
 import msgspec
+import orjson
 
 from counterplay.events import Event, JsonObject
 from counterplay.modules import FeedTrigger, Trigger
@@ -24,6 +25,7 @@ from counterplay.store.keys import UNTIMED, UnitKeys
 Slice = bytes | msgspec.Raw
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _CHUNK = 1024 * 1024
+_DECODED_AT_ONCE = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -31,6 +33,7 @@ class Opened:
     """A unit's events in order: their bytes, their place in the unit, their id, and named fields.
 
     `fields` is None when the unit had to be taken apart with care; then events are decoded one by one.
+    `complete`: they hold every member of an event, and not only those that somebody names.
     """
 
     stored: StoredUnit
@@ -44,6 +47,7 @@ class Opened:
     fields: Sequence[Mapping[str, Any]] | None
     total: int
     whole: bool
+    complete: bool = False
     letters: list[DeadLetter] = field(default_factory=list)
 
     def owned_keys(self) -> UnitKeys:
@@ -68,10 +72,15 @@ class Opened:
 
 
 class Opener:
-    """Takes units of one feed apart. `wanted`: the top-level members that conditions look at."""
+    """Takes units of one feed apart.
 
-    def __init__(self, trigger: Trigger, wanted: Collection[str]) -> None:
+    `wanted`: the top-level members that conditions look at. `whole`: some look at all of an event, so that
+    all is decoded at once, as far as that is not too much to hold.
+    """
+
+    def __init__(self, trigger: Trigger, wanted: Collection[str], *, whole: bool = False) -> None:
         self._trigger = trigger
+        self._decodes_all = whole
         self._id, self._time = trigger.id_field, trigger.time_field
         names = {name for name in (self._id, self._time, *wanted) if name}
         shape: Any = TypedDict("Fields", dict.fromkeys(names, Any), total=False)  # type: ignore[misc]
@@ -94,11 +103,12 @@ class Opener:
     def _whole(self, stored: StoredUnit, body: bytes | mmap, digest: str, meta: JsonObject) -> Opened | None:
         """The fast way, for a unit that is what it should be."""
         try:
-            fields = self._fields.decode(body)
             raws = _ARRAY.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            complete = self._decodes_all and len(body) <= _DECODED_AT_ONCE
+            fields = _objects(body) if complete else self._fields.decode(body)
+        except (ValueError, RecursionError):  # of msgspec, orjson, and of bytes that are no UTF-8
             return None
-        if not _is_utf8(body):
+        if not complete and not _is_utf8(body):
             return None
         name, time = self._id or "", self._time
         keys = [value if type(value := one.get(name)) is str and value else None for one in fields]
@@ -107,7 +117,7 @@ class Opener:
         hours = [_hour(one.get(time)) for one in fields] if time else [UNTIMED] * len(fields)
         positions = range(len(raws))
         return Opened(
-            stored, len(body), digest, meta, raws, positions, keys, hours, fields, len(raws), whole=True
+            stored, len(body), digest, meta, raws, positions, keys, hours, fields, len(raws), True, complete
         )
 
     def _with_care(
@@ -132,8 +142,27 @@ class Opener:
             keys.append(None if key is None else storable(str(key)))
             hours.append(hour)
         return Opened(
-            stored, size, digest, meta, raws, positions, keys, hours, None, found.total, found.whole, letters
+            stored,
+            size,
+            digest,
+            meta,
+            raws,
+            positions,
+            keys,
+            hours,
+            None,
+            found.total,
+            found.whole,
+            letters=letters,
         )
+
+
+def _objects(body: bytes | mmap) -> list[JsonObject]:
+    """All events, decoded. ValueError: the unit is no array of objects."""
+    found = orjson.loads(memoryview(body))
+    if not all(type(one) is dict for one in found):
+        raise ValueError("an element is no object")
+    return found  # type: ignore[no-any-return]
 
 
 def _hour(value: object) -> int:

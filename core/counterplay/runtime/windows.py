@@ -32,6 +32,11 @@ def tiles(mark: datetime, now: datetime, width: timedelta) -> list[Window]:
     return windows
 
 
+def aligned(moment: datetime, width: timedelta) -> datetime:
+    """The bound of windows at or before that moment."""
+    return _EPOCH + (moment - _EPOCH) // width * width
+
+
 def is_closed(window: Window, listed_at: datetime, width: timedelta, settle_time: timedelta) -> bool:
     """May a listing made at that time be the window's last: is it whole, and has it settled?"""
     whole = (window.end - _EPOCH) % width == timedelta(0)

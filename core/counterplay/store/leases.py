@@ -13,10 +13,11 @@ from counterplay.store.database import Database
 from counterplay.store.statements import loads
 from counterplay.store.tables import run
 
+#: Until the transaction ends, nobody else takes the run (SQLite, with one writer, needs no lock for that).
 _HELD = (
     sa.select(run.c.segment, run.c.status, run.c.cancel)
     .where(run.c.id == sa.bindparam("of"))
-    .with_for_update()  # until the transaction ends, nobody else takes the run
+    .with_for_update()
 )
 
 

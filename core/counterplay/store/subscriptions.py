@@ -184,11 +184,17 @@ class Subscriptions:
 
 
 def _subscription(row: Any) -> Subscription:
-    """A store that was written before `listed` was kept knows only the mark."""
-    mark = from_text(row.mark)
-    listed = from_text(row.listed) if row.listed else mark
-    seen = from_text(row.seen) if row.seen else listed
-    return Subscription(row.feed_id, row.playbook, from_text(row.since), mark, listed, seen, new=False)
+    """A store that was written before `listed` was kept knows only the mark. StateError: it is damaged."""
+    try:
+        since, mark = from_text(row.since), from_text(row.mark)
+        listed = from_text(row.listed) if row.listed else mark
+        seen = from_text(row.seen) if row.seen else listed
+    except (ValueError, TypeError) as error:
+        raise StateError(
+            f"the place of {row.playbook} in feed {row.feed_id} is damaged: {error}",
+            hint="restore the store from a backup; beginning anew would lose the place",
+        ) from error
+    return Subscription(row.feed_id, row.playbook, since, mark, listed, seen, new=False)
 
 
 def _goes_on(row: Any, first: datetime, cause: str) -> bool:

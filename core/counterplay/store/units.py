@@ -132,7 +132,9 @@ class Units:
         waiting = waiting_for(feed_id, playbooks, floor)
         with self.database.read() as connection:
             text = connection.execute(
-                sa.select(sa.func.min(unit.c.retry_at)).join(waiting, waiting.c.unit_id == unit.c.id)
+                sa.select(sa.func.min(unit.c.retry_at))
+                .join(waiting, waiting.c.unit_id == unit.c.id)
+                .where(unit.c.feed_id == feed_id, unit.c.retry_at > "")  # few, and there is an index of them
             ).scalar()
         return from_text(text) if text else None
 

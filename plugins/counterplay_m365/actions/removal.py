@@ -170,7 +170,9 @@ class Restoring(Action):
     def run(self, context: StepContext) -> JsonObject:
         there = self._matches(context)
         made = [
-            self.create(context, one) for one, found in zip(self._wanted, there, strict=True) if found is None
+            self.create(context, one)
+            for one, found in zip(self.wanted(context), there, strict=True)
+            if found is None
         ]
         return self._report(made, [found for found in there if found is not None])
 
@@ -197,15 +199,15 @@ class Restoring(Action):
         ids = [one["id"] for one in result[self.outcome]]
         return Inverse(self.opposite, self.taken_back(ids)) if ids else None
 
-    @property
-    def _wanted(self) -> list[JsonObject]:
+    def wanted(self, context: StepContext) -> list[JsonObject]:
+        """The objects that are to be there."""
         return list(self.arguments[self.member])
 
     def _matches(self, context: StepContext) -> list[JsonObject | None]:
         """For each wanted object the one that is there; each counts once."""
         there = self.present(context)
         found: list[JsonObject | None] = []
-        for one in self._wanted:
+        for one in self.wanted(context):
             match = next((each for each in there if self.content(each) == self.content(one)), None)
             there = [each for each in there if each is not match]
             found.append(match)

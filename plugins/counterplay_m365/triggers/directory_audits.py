@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from counterplay_m365.following import GraphTrigger
+from counterplay_m365.keeping import ENTRA_LOGS
 
 
 class DirectoryAudits(GraphTrigger):
@@ -19,7 +20,8 @@ class DirectoryAudits(GraphTrigger):
     Limits:
         5 requests in 10 seconds for an app and tenant. An entry appears after minutes, now and then
         after hours: half an hour is asked for again each time, six hours each hour. What appears later
-        than that is not seen. Kept for 7 days, with Entra ID P1 for 30.
+        than that is not seen. Kept for 7 days, with Entra ID P1 for 30: what nobody asked for in time
+        becomes a gap in the ledger.
     Source:
         https://learn.microsoft.com/graph/api/directoryaudit-list
     """
@@ -30,6 +32,7 @@ class DirectoryAudits(GraphTrigger):
     moment = "activityDateTime"
     permission = "AuditLog.Read.All"
     page_size = 1000
+    kept = ENTRA_LOGS
     overlap = timedelta(minutes=30)
     revisit = timedelta(hours=6)
     filters = (("category", "category"),)

@@ -9,6 +9,7 @@ from counterplay import Context, Event, JsonObject, Page, PermanentError, PollTr
 from counterplay_m365 import times
 from counterplay_m365.following import members_of, text
 from counterplay_m365.graph import Graph
+from counterplay_m365.keeping import HUNTING_TABLES
 from counterplay_m365.recall import SERIAL, Recall, digest
 from counterplay_m365.sweeps import stamp
 
@@ -33,7 +34,8 @@ class Hunting(PollTrigger):
         starts one run.
     Limits:
         45 queries a minute for a tenant at least, and a share of processor time each 15 minutes; a query
-        is cut after 3 minutes. Data of 30 days. A span with more than 100,000 rows is halved.
+        is cut after 3 minutes. A span with more than 100,000 rows is halved. Data is kept for 30 days:
+        what nobody asked for in time becomes a gap in the ledger.
     Source:
         https://learn.microsoft.com/graph/api/security-security-runhuntingquery
     """
@@ -54,7 +56,8 @@ class Hunting(PollTrigger):
         start = mark if cursor is None else mark - times.span(str(self.arguments["overlap"]))
         part = times.parse((cursor or {}).get("until"))
         until = max(now, mark) if part is None else part
-        rows = Graph(context).hunt(str(self.arguments["query"]), f"{stamp(start)}/{stamp(until)}")
+        graph = Graph(context)
+        rows = graph.hunt(str(self.arguments["query"]), f"{stamp(start)}/{stamp(until)}")
         if len(rows) >= MOST_ROWS:
             if until - start < _NARROWEST:
                 raise PermanentError(
@@ -68,7 +71,8 @@ class Hunting(PollTrigger):
                     f"the overlap from {stamp(start)} alone gives more than {MOST_ROWS} rows",
                     hint="choose a shorter `overlap`, or narrow the query",
                 )
-            return Page((), {**(cursor or {}), "mark": stamp(mark), "until": stamp(half)}, more=True)
+            kept = {**(cursor or {}), "mark": stamp(mark), "until": stamp(half)}
+            return Page((), kept, more=True, gap=HUNTING_TABLES.gap(graph, mark, now))
         fresh: list[bytes] = []
         added: list[bytes] = []
         for raw in rows:
@@ -77,7 +81,8 @@ class Hunting(PollTrigger):
                 fresh.append(raw)
                 added.append(identity)
         onward = {"mark": stamp(until), SERIAL: self._recall.onward(known, added)}
-        return Page(tuple(fresh), onward, more=part is not None)
+        gap = HUNTING_TABLES.gap(graph, mark, now) if part is None else None
+        return Page(tuple(fresh), onward, more=part is not None, gap=gap)
 
     def delivery_key(self, event: Event) -> str:
         row = members_of(event)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from counterplay_m365.following import GraphTrigger
+from counterplay_m365.keeping import ENTRA_LOGS
 from counterplay_m365.licences import ENTRA_P1
 
 INTERACTIVE = "interactiveUser"
@@ -26,7 +27,7 @@ class SignIns(GraphTrigger):
     Limits:
         5 requests in 10 seconds for an app and tenant. A sign-in appears after 5 to 30 minutes, now and
         then after hours: half an hour is asked for again each time, six hours each hour. What appears
-        later than that is not seen. Kept for 30 days.
+        later than that is not seen. Kept for 30 days: what nobody asked for in time becomes a gap.
     Source:
         https://learn.microsoft.com/graph/api/signin-list
     """
@@ -38,6 +39,7 @@ class SignIns(GraphTrigger):
     permission = "AuditLog.Read.All"
     licence = ENTRA_P1
     page_size = 1000
+    kept = ENTRA_LOGS
     overlap = timedelta(minutes=30)
     revisit = timedelta(hours=6)
 

@@ -7,13 +7,13 @@ into the audit log, into Graph's objects and into the truth goes through its `St
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from counterplay_sim.scenario import noise, shapes, takeover
-from counterplay_sim.scenario.cast import DOMAIN, guid, rule
-from counterplay_sim.scenario.directory import principal_of
+from counterplay_sim.scenario.cast import DOMAIN, Person, guid, rule
+from counterplay_sim.scenario.directory import ADMINISTRATORS
 from counterplay_sim.scenario.story import Story
 
 Doc = dict[str, Any]
@@ -174,32 +174,50 @@ def malicious_oauth_consent(story: Story, created: datetime) -> None:
     The alert names the victim alone: whoever else consented is found by asking the application.
     """
     scene, victim = story.scene, story.victim
-    story.password = False
     at = created - timedelta(hours=3, minutes=scene.chance.randint(0, 40))
-    app_id, graph = guid(scene.chance), principal_of(scene.tenant, shapes.GRAPH_APP)
-    app = story.put(
-        "servicePrincipal",
-        shapes.service_principal(scene, app_id, "Mail Archive Pro", "mailarchive.example", at),
-    )
-    story.service_principals.append(app["id"])
+    app = _foreign_application(story, at, "Mail Archive Pro", "mailarchive.example")
     colleague = scene.chance.choice(scene.people[len(scene.people) // 2 :])
     story.victims.append(colleague)
     for person in (colleague, victim):
-        given = story.put("oauth2PermissionGrant", shapes.grant(app["id"], person, graph, _SCOPES))
+        given = story.put("oauth2PermissionGrant", shapes.grant(scene.tenant, app["id"], person, _SCOPES))
         story.grants.append(given["id"])
+    at, cause = _consented(story, at, app, given)
+    _read_by(story, at, app, [victim])
+    _detected(story, at, created, app, cause, "Malicious OAuth app consent")
+
+
+def malicious_oauth_tenant_wide(story: Story, created: datetime) -> None:
+    """An administrator consents for everybody, and the application may read all mail without any user."""
+    scene = story.scene
+    story.victims = [scene.people[ADMINISTRATORS[0]]]
+    at = created - timedelta(hours=3, minutes=scene.chance.randint(0, 40))
+    app = _foreign_application(story, at, "Calendar Insights", "insights.example")
+    given = story.put("oauth2PermissionGrant", shapes.grant(scene.tenant, app["id"], None, _SCOPES))
+    story.grants.append(given["id"])
+    role = story.put("appRoleAssignment", shapes.app_role(scene, app, "Mail.Read", at))
+    story.app_roles.append(role["id"])
+    at, cause = _consented(story, at, app, given)
+    _read_by(story, at, app, scene.people[:6])
+    _detected(story, at, created, app, cause, "Suspicious OAuth app with tenant-wide permissions")
+
+
+def _foreign_application(story: Story, at: datetime, name: str, publisher: str) -> Doc:
+    """The attacker's application, let into the tenant. It learns nobody's password."""
+    story.password = False
+    app = shapes.service_principal(story.scene, guid(story.scene.chance), name, publisher, at)
+    story.service_principals.append(app["id"])
+    return story.put("servicePrincipal", app)
+
+
+def _consented(story: Story, at: datetime, app: Doc, given: Doc) -> tuple[datetime, Doc]:
+    """What the log has of a consent: three operations within seconds. When it ended, and the last of them."""
+    victim, everybody = story.victim, given["consentType"] == "AllPrincipals"
     about = {"id": app["id"], "displayName": app["displayName"]}
-    story.change(
-        victim, at, "Add service principal.", about, {"AppId": json.dumps([app_id])}, "ServicePrincipal"
-    )
+    named = {"AppId": json.dumps([app["appId"]])}
+    story.change(victim, at, "Add service principal.", about, named, "ServicePrincipal")
     at += timedelta(seconds=2)
-    story.change(
-        victim,
-        at,
-        "Add delegated permission grant.",
-        about,
-        {"DelegatedPermissionGrant.Scope": f'" {_SCOPES}"'},
-        "ServicePrincipal",
-    )
+    scope = {"DelegatedPermissionGrant.Scope": f'" {given["scope"]}"'}
+    story.change(victim, at, "Add delegated permission grant.", about, scope, "ServicePrincipal")
     at += timedelta(seconds=1)
     cause = story.change(
         victim,
@@ -207,51 +225,55 @@ def malicious_oauth_consent(story: Story, created: datetime) -> None:
         "Consent to application.",
         about,
         {
-            "ConsentContext.IsAdminConsent": "False",
-            "ConsentContext.OnBehalfOfAll": "False",
+            "ConsentContext.IsAdminConsent": str(everybody),
+            "ConsentContext.OnBehalfOfAll": str(everybody),
             "ConsentAction.Permissions": f"[] => [[Id: {given['id']}, ClientId: {app['id']},"
-            f" PrincipalId: {victim.id}, ResourceId: {graph}, ConsentType: Principal, Scope: {_SCOPES}]]; ",
+            f" PrincipalId: {given['principalId'] or ''}, ResourceId: {given['resourceId']},"
+            f" ConsentType: {given['consentType']}, Scope: {given['scope']}]]; ",
         },
         "ServicePrincipal",
     )
-    for _ in range(scene.chance.randint(20, 30)):
+    return at, cause
+
+
+def _read_by(story: Story, at: datetime, app: Doc, owners: Sequence[Person]) -> None:
+    """The application reads mail, without anybody who signs in."""
+    scene = story.scene
+    for number in range(scene.chance.randint(20, 30)):
         at += timedelta(seconds=scene.chance.randint(5, 40))
-        event = noise.mail_items_accessed(scene, victim, at, address=story.address, folders=2)
-        event.update(AppId=app_id, ClientAppId=app_id, ClientInfoString=f"Client=REST;;{_TOOL}", SessionId="")
+        owner = owners[number % len(owners)]
+        event = noise.mail_items_accessed(scene, owner, at, address=story.address, folders=2)
+        tool = {"ClientInfoString": f"Client=REST;;{_TOOL}", "SessionId": ""}
+        event.update(AppId=app["appId"], ClientAppId=app["appId"], **tool)
         story.log(noise.EXCHANGE, at, event)
-    story.log(
-        noise.GENERAL,
-        at,
-        takeover.alert_triggered(scene, victim, cause, "Malicious OAuth app consent", at),
-    )
+
+
+def _detected(story: Story, at: datetime, created: datetime, app: Doc, cause: Doc, title: str) -> None:
+    """The alert about an application, in the compliance centre and in Defender."""
+    scene, victim = story.scene, story.victim
+    story.log(noise.GENERAL, at, takeover.alert_triggered(scene, victim, cause, title, at))
     raised = created - timedelta(minutes=scene.chance.randint(4, 9))
-    story.raise_alert(
+    cloud = takeover.evidence(
+        "cloudApplicationEvidence",
         raised,
-        "Malicious OAuth app consent",
-        category="Persistence",
-        evidence=[
-            takeover.evidence(
-                "cloudApplicationEvidence",
-                raised,
-                [],
-                appId=20893,
-                displayName=app["displayName"],
-                instanceId=0,
-                instanceName="Microsoft 365",
-                saasAppId=11161,
-                stream=None,
-            ),
-            takeover.evidence(
-                "oauthApplicationEvidence",
-                raised,
-                [],
-                appId=app_id,
-                displayName=app["displayName"],
-                objectId=app["id"],
-                publisher="mailarchive.example",
-            ),
-        ],
+        [],
+        appId=20893,
+        displayName=app["displayName"],
+        instanceId=0,
+        instanceName="Microsoft 365",
+        saasAppId=11161,
+        stream=None,
     )
+    oauth = takeover.evidence(
+        "oauthApplicationEvidence",
+        raised,
+        [],
+        appId=app["appId"],
+        displayName=app["displayName"],
+        objectId=app["id"],
+        publisher=app["homepage"].removeprefix("https://"),
+    )
+    story.raise_alert(raised, title, category="Persistence", evidence=[cloud, oauth])
 
 
 def password_spray(story: Story, created: datetime) -> None:
@@ -363,6 +385,7 @@ CHAINS: dict[str, tuple[Chain, str]] = {
     "business-email-compromise": (business_email_compromise, "203.0.113.77"),
     "aitm-token-theft": (aitm_token_theft, "203.0.113.88"),
     "malicious-oauth-consent": (malicious_oauth_consent, "203.0.113.99"),
+    "malicious-oauth-tenant-wide": (malicious_oauth_tenant_wide, "203.0.113.101"),
     "password-spray": (password_spray, "203.0.113.110"),
     "mfa-fatigue": (mfa_fatigue, "203.0.113.121"),
     "mass-download": (mass_download, "203.0.113.132"),

@@ -15,7 +15,7 @@ from typing import Any
 from counterplay_sim.clock import stamp
 from counterplay_sim.licences import skus
 from counterplay_sim.scenario.cast import Person
-from counterplay_sim.scenario.shapes import grant_id
+from counterplay_sim.scenario.shapes import grant_id, principal_of
 
 Doc = dict[str, Any]
 Object = tuple[str, str, Any]  # kind, id, document
@@ -102,11 +102,6 @@ def directory(
     yield from made.devices()
     yield from made.machines(domain)
     yield from _incidents(alerts, set((present or {}).get("incident", ())), tenant)
-
-
-def principal_of(tenant: str, client: str) -> str:
-    """The object id of an application's service principal."""
-    return str(uuid.uuid5(uuid.UUID(tenant), client))
 
 
 class _Directory:

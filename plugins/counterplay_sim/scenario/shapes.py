@@ -247,15 +247,38 @@ def grant_id(client: str, resource: str, user: str | None) -> str:
     return base64.urlsafe_b64encode(parts).decode().rstrip("=")
 
 
-def grant(client: str, person: Person, resource: str, scope: str) -> Doc:
-    """A delegated permission that one user gave an application."""
+def principal_of(tenant: str, client: str) -> str:
+    """The object id of an application's service principal."""
+    return str(uuid.uuid5(uuid.UUID(tenant), client))
+
+
+def grant(tenant: str, client: str, person: Person | None, scope: str) -> Doc:
+    """A delegated permission on Microsoft Graph that one user gave an application, or somebody for all."""
+    resource, user = principal_of(tenant, GRAPH_APP), person.id if person else None
     return {
-        "id": grant_id(client, resource, person.id),
+        "id": grant_id(client, resource, user),
         "clientId": client,
-        "consentType": "Principal",
-        "principalId": person.id,
+        "consentType": "Principal" if person else "AllPrincipals",
+        "principalId": user,
         "resourceId": resource,
         "scope": scope,
+    }
+
+
+def app_role(scene: Scene, app: Doc, name: str, at: datetime) -> Doc:
+    """An application permission on Microsoft Graph that an application holds."""
+    from counterplay_sim.graph.contract import contract
+
+    return {
+        "id": base64.urlsafe_b64encode(scene.chance.randbytes(32)).decode().rstrip("="),
+        "deletedDateTime": None,
+        "appRoleId": contract("v1.0").app_roles[name],
+        "createdDateTime": stamp(at),
+        "principalDisplayName": app["displayName"],
+        "principalId": app["id"],
+        "principalType": "ServicePrincipal",
+        "resourceDisplayName": "Microsoft Graph",
+        "resourceId": principal_of(scene.tenant, GRAPH_APP),
     }
 
 

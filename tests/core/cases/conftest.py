@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,13 @@ def host() -> PluginHost:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, host: PluginHost, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(tmp_path: Path, host: PluginHost, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """A workspace without playbooks, and cases about those that are written into it."""
     (tmp_path / "counterplay.yaml").touch()
     (tmp_path / "playbooks" / "tests").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    return Bench(Workspace(host, tmp_path))
+    with Bench(Workspace(host, tmp_path)) as opened:
+        yield opened
 
 
 Try = Callable[..., Verdict]

@@ -66,7 +66,7 @@ METHODS = st.sampled_from(
 FILTERS = st.sampled_from(
     [
         "lower", "length", "first", "last", "list", "default('x')", "default(none, true)", "string", "int", "tojson",
-        "sort", "unique", "join('-')", "demo_double", "map(attribute='a')", "select('defined')", "sum", "reverse",
+        "sort", "unique", "join('-')", "demo_double", "map(attribute='a')", "select('defined')", "sum", "reverse", "flatten",
         "selectattr('a', '==', 1)", "rejectattr('b')", "map('lower')", "max", "round", "items", "trim", "upper",
         "selectattr('a', 'in', [1, 'a'])",
     ]

@@ -167,6 +167,7 @@ def test_a_condition_that_raises_is_false_as_a_whole(
         ("{{ event.evidence | demo_users | first }}", "ada@contoso.com"),
         ("{{ {'a': (1, 2), 'b': event.name | tojson} }}", {"a": [1, 2], "b": '"Ada"'}),
         ("{{ event.items | map('string') | join(',') }}", "1,2"),
+        ("{{ [event.items, [], 3, [[4]]] | flatten }}", [1, 2, 3, [4]]),
         ("{{ 'a' if event.flag else 'b' }}", "a"),
         ("no expression }}", "no expression }}"),
         (["{{ event.count }}", {"k": "{{ event.name }}"}], [3, {"k": "Ada"}]),

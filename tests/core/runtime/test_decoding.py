@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from counterplay.errors import PermanentError
-from counterplay.events import Event
+from counterplay.events import Event, Unit
+from counterplay.modules import FeedTrigger
 from counterplay.runtime.decoding import Elements, elements, of_lines
+from counterplay.runtime.units import Opener
+from counterplay.store.feeds import StoredUnit
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
     ["]", "}", ',{"', '\\"', "\\", "[", "\u2028", "\U0001f600"]
@@ -173,3 +176,35 @@ def test_a_slice_does_not_keep_its_unit_in_memory() -> None:
     found = elements(b'[{"a":1},' + b'{"b":"' + b"x" * 100_000 + b'"}]')
     assert type(found.events[0][1]) is bytes
     assert found.events[0][1] == b'{"a":1}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"Id": "1", "n": 1.50}, {"Id": "2", "deep": {"x": [1, "\xc3\xa9"]}}]',
+        b'[{"Id": "1"}, {"Id": ""}, {"Id": 3}, {}]',
+        b'[{"Id": "1"}, 5, {"Id": "2"}]',
+        b'[{"Id": "\\ud83d"}, {"Id": "2"}]',
+        b'[{"Id": "\xff"}, {"Id": "2"}]',
+        b'[{"Id": "1"}, {"Id": "2"',
+        b"[]",
+        b'{"Id": "1"}',
+    ],
+)
+def test_a_unit_is_the_same_whether_all_of_it_is_decoded_or_some(body: bytes) -> None:
+    """A condition that looks at whole events changes neither events, ids nor dead letters."""
+    stored = StoredUnit(1, Unit("u"), "listed", 0, None, frozenset())
+    trigger = type("Named", (FeedTrigger,), {"name": "named", "id_field": "Id"})({})
+    try:
+        some = Opener(trigger, {"n"}).open(stored, body, {})
+    except PermanentError:
+        with pytest.raises(PermanentError):
+            Opener(trigger, {"n"}, whole=True).open(stored, body, {})
+        return
+    all_of_it = Opener(trigger, {"n"}, whole=True).open(stored, body, {})
+    assert [bytes(raw) for raw in some.raws] == [bytes(raw) for raw in all_of_it.raws]
+    assert (list(some.keys), list(some.positions)) == (list(all_of_it.keys), list(all_of_it.positions))
+    assert (some.letters, some.total, some.whole) == (all_of_it.letters, all_of_it.total, all_of_it.whole)
+    assert all_of_it.complete == (some.fields is not None)
+    if all_of_it.complete:
+        assert list(all_of_it.fields or ()) == [json.loads(bytes(raw)) for raw in some.raws]

@@ -11,7 +11,7 @@ import pytest
 from counterplay import BlockedError, ConfigError, GoneError, PermanentError, RetryableError
 from counterplay.clock import now
 from counterplay.errors import StateError
-from counterplay.events import Page
+from counterplay.events import Gap, Page
 from counterplay.runtime import reception
 from counterplay.store.feeds import FeedStore
 from counterplay.store.keys import UNTIMED, UnitKeys
@@ -508,3 +508,22 @@ def test_a_playbook_is_told_what_is_missing(bench, lab, put) -> None:
         assert bench.run(watch).exit_code == 0
         ((told),) = [json.loads(raw) for raw in lab.taken["watch"]]
         assert (told["kind"], told["unit"], told["cause"]) == ("lost", "u1", "AF20051")
+
+
+def test_what_a_polled_source_no_longer_keeps_is_a_gap(bench, lab) -> None:
+    """Named once for each playbook, from where it began; the rest arrives, and the exit code says it."""
+    edge = now() - timedelta(hours=1)
+    lost = Gap(edge - timedelta(days=9), edge, "the service keeps it for 7 days")
+    lab.pages = [Page((b'{"id":"a"}',), {"page": 1}, gap=lost), Page((), {"page": 2}, gap=lost)]
+    playbook = forward(bench, trigger={"uses": "lab.log"})
+
+    first, second = bench.run(playbook), bench.run(playbook)
+
+    assert (first.exit_code, first.figures["gaps"]) == (1, 1)
+    assert (second.exit_code, second.figures.get("gaps", 0)) == (0, 0)
+    assert ids(lab.taken["collect"]) == ["a"]
+    ((since, start, end, cause),) = bench.rows(
+        "SELECT s.since, g.start, g.end, g.cause FROM cp_gap g JOIN cp_subscription s USING (feed_id)"
+    )
+    assert (start, cause) == (since, "the service keeps it for 7 days")
+    assert end.startswith(edge.isoformat()[:19])

@@ -164,6 +164,17 @@ def test_a_source_that_is_down_is_not_asked_for_every_window(bench: Bench) -> No
     assert len(asked) < 20
 
 
+def test_a_clock_that_was_ahead_and_was_set_right_costs_nothing(bench: Bench) -> None:
+    """What was noted for a time to come is not waited for."""
+    bench.round()
+    bench.round(5 * DAY)
+    bench.at -= 5 * DAY - HOUR
+    bench.start()
+    bench.source.units = {"new": bench.at - timedelta(minutes=3), "older": bench.at - 2 * HOUR}
+    bench.round()
+    assert {one.unit.id for one in bench.store.pending(bench.feed_id, ["a"], 9)} == {"new", "older"}
+
+
 def test_late_content_is_found_by_the_sweeps(bench: Bench) -> None:
     """Whatever became listable after its window was closed is listed within the hour, or the day."""
     bench.start(3 * HOUR)

@@ -135,6 +135,26 @@ def test_what_expires_first_is_pending_first(feeds: FeedStore, key: FeedKey) -> 
     assert [one.unit.id for one in feeds.pending(feed_id, ["a"], 1)] == ["soon"]
 
 
+def test_what_has_expired_by_this_clock_is_fetched_all_the_same(feeds: FeedStore, key: FeedKey) -> None:
+    """Local clocks lie: only the source can say that a unit is gone."""
+    feed_id = feeds.subscribe(key, "a", SINCE).feed_id
+    feeds.record_listing(feed_id, HOUR, [unit("old", expires=HOUR)])
+    assert [one.unit.id for one in feeds.pending(feed_id, ["a"], 9)] == ["old"]
+
+
+@pytest.mark.parametrize("column", ["since", "mark", "listed", "seen"])
+@pytest.mark.parametrize("damage", ["x", "2026-13-01T00:00:00.000000Z", "\x00"])
+def test_a_damaged_place_is_no_beginning(
+    feeds: FeedStore, key: FeedKey, database: Database, column: str, damage: str
+) -> None:
+    """Nobody begins anew, or at "now", because a row was spoilt."""
+    feeds.subscribe(key, "a", SINCE)
+    with database.write() as connection:
+        connection.execute(sa.text(f"UPDATE cp_subscription SET {column} = :damage"), {"damage": damage})
+    with pytest.raises(StateError, match=r"the place of a in feed .* is damaged"):
+        feeds.subscribe(key, "a", HOUR)
+
+
 def test_each_playbook_acknowledges_for_itself(feeds: FeedStore, key: FeedKey) -> None:
     """A unit is pending until the last one has it; a second acknowledgement changes nothing."""
     feed_id = feeds.subscribe(key, "a", SINCE).feed_id

@@ -4,12 +4,16 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
+import jsonschema
 import pytest
 import responses
+from tests.fixtures import activity_contract, graph_contract
 
 from counterplay import StepContext
 from counterplay.wire import Wire
+from counterplay_m365.registration import Administrator
 from counterplay_m365.tenant import Tenant
 
 TENANT = "11111111-2222-4333-8444-555555555555"
@@ -63,6 +67,39 @@ class Entra:
         token = jwt(*self.roles.get(resource, ()), serial=len(self.asked))
         body = {"token_type": "Bearer", "expires_in": 3599, "access_token": token}
         return 200, {}, json.dumps(body)
+
+
+@pytest.fixture(autouse=True)
+def _held_against_the_contracts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever a test exchanges with the simulated tenant is held against what Microsoft documents."""
+    problems: list[str] = []
+    send, send_bulk = Wire.send, Wire._send_bulk
+
+    def hold(wire: Wire, request: Any, check: Callable[[], object]) -> None:
+        known = isinstance(wire.connection, Tenant | Administrator)
+        if not known or urlsplit(request.url).hostname != "127.0.0.1":
+            return
+        try:
+            check()
+        except (AssertionError, jsonschema.ValidationError, KeyError) as error:
+            problems.append(f"{request.method} {request.url}: {error}")
+
+    def held(self: Wire, request: Any, **options: Any) -> Any:
+        answer = send(self, request, **options)
+        if answer.status_code < 500:
+            feed = activity_contract.is_activity(request.url)
+            contract = activity_contract if feed else graph_contract
+            hold(self, request, lambda: contract.hold(request, answer))
+        return answer
+
+    def held_bulk(self: Wire, request: Any, *rest: Any) -> Any:
+        hold(self, request, lambda: activity_contract.hold_request(request))
+        return send_bulk(self, request, *rest)
+
+    monkeypatch.setattr(Wire, "send", held)
+    monkeypatch.setattr(Wire, "_send_bulk", held_bulk)
+    yield
+    assert problems == []
 
 
 @pytest.fixture

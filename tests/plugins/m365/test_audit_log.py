@@ -1,6 +1,8 @@
 """The trigger m365.audit_log: subscriptions, listings, blobs, and what the feed's errors mean."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -194,6 +196,33 @@ def test_a_subscription_that_is_off_is_told(
     wire.get(LIST, json=entry)
     assert trigger.interruption(context) == (off and f"the subscription was off: {off}")
     assert starts(wire) == []
+
+
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [
+        (timedelta(seconds=5), None),
+        (timedelta(minutes=-10), "600 s ahead"),
+        (timedelta(minutes=10), "600 s behind"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_told_once(
+    context: Context,
+    wire: responses.RequestsMock,
+    trigger: AuditLog,
+    caplog: pytest.LogCaptureFixture,
+    ahead: timedelta,
+    told: str | None,
+) -> None:
+    """Windows go by this machine's clock, so more than half a minute is a warning."""
+    date = format_datetime(datetime.now(UTC) + ahead, usegmt=True)
+    wire.get(LIST, json=[{"contentType": "Audit.General", "status": "enabled"}], headers={"Date": date})
+    for _ in range(2):
+        trigger.interruption(context)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (told is not None)
+    if told is not None:
+        assert re.sub(r"\b(599|601)\b", "600", lines[0]).startswith(f"this machine's clock is {told}")
 
 
 def test_a_listing_is_paged_to_its_end(

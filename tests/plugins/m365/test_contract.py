@@ -11,8 +11,10 @@ from tests.fixtures.graph_contract import Watched
 from counterplay import Context, Event, PollTrigger
 from counterplay.language import with_defaults
 from counterplay.plugins import PluginHost
+from counterplay.wire import Wire
 from counterplay_m365.tenant import Tenant
 from counterplay_m365.triggers import audit_search
+from counterplay_m365.triggers.audit_log import AuditLog
 from counterplay_sim.graph_rules import GraphRules
 from counterplay_sim.testing import Plan, Simulator, Strictness
 
@@ -57,6 +59,22 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     )
     with made:
         yield made
+
+
+def test_the_audit_feed_keeps_to_its_reference(simulator: Simulator) -> None:
+    """Subscriptions, listings of three days and every blob, as the fixture of this folder holds them."""
+    (tenant,) = simulator._tenants.values()
+    tenant.grants["activity"] = ["ActivityFeed.Read"]
+    connection = Tenant("sim", simulator.info()["m365.tenant"])
+    trigger = AuditLog({})
+    with Wire(connection, attempts=2, backoff=0) as wire:
+        context = Context(http=wire, connection=connection)
+        trigger.prepare(context)
+        trigger.prepare(context)
+        units = list(trigger.discover(context, context.now() - timedelta(days=3), context.now()))
+        events = [one for unit in units for one in json.loads(bytes(trigger.fetch(context, unit)))]
+
+    assert len({one["Id"] for one in events}) >= 300
 
 
 @pytest.mark.parametrize(("uses", "arguments", "kind"), FEEDS)

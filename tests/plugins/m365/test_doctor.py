@@ -89,7 +89,16 @@ playbooks:
   - identity-risk-to-intake
   - directory-audit-to-intake
   - defender-hunting-to-intake
-  - contain-compromised-account
+  - respond
+"""
+RESPOND = """\
+name: respond
+trigger: {uses: m365.alerts, connection: contoso}
+steps:
+  - {id: user, uses: m365.get_user, with: {user_id: "{{ event | m365_users | first }}"}}
+  - {uses: m365.block_sign_in, with: {user_id: "{{ steps.user.result.id }}"}}
+  - {uses: m365.revoke_sessions, with: {user_id: "{{ steps.user.result.id }}"}}
+  - {uses: m365.disable_inbox_rules, with: {user_id: "{{ steps.user.result.id }}", only: suspicious}}
 """
 SNAPSHOTS = Path(__file__).parent / "doctor"
 
@@ -199,6 +208,7 @@ def test_the_printed_table(
     workspace_of(simulator, tmp_path)
     (tmp_path / "playbooks").mkdir()
     (tmp_path / "playbooks" / "everything.yaml").write_text(EVERYTHING)
+    (tmp_path / "playbooks" / "respond.yaml").write_text(RESPOND)
 
     done = call(tmp_path, "everything")
 

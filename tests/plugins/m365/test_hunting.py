@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import responses
 
-from counterplay import Context, Event, PermanentError, RejectedError
+from counterplay import Context, Event, Gap, PermanentError, RejectedError
 from counterplay_m365.triggers import hunting
 from counterplay_m365.triggers.hunting import Hunting
 
@@ -98,3 +98,15 @@ def test_a_query_that_does_not_parse_is_refused_with_the_parsers_words(
 
     with pytest.raises(RejectedError, match=r"400 BadRequest: Syntax error: \|"):
         Hunting(QUERY).poll(context, None, SINCE)
+
+
+def test_rows_that_are_older_than_the_tables_keep_are_a_gap(
+    context: Context, clock: list[datetime], wire: responses.RequestsMock
+) -> None:
+    """From where the last query ended to the oldest row that there can be."""
+    wire.post(URL, json={"results": []})
+    stopped = NOW - timedelta(days=40)
+
+    page = Hunting(QUERY).poll(context, {"mark": stopped.strftime("%Y-%m-%dT%H:%M:%SZ")}, SINCE)
+
+    assert page.gap == Gap(stopped, NOW - timedelta(days=30), "the service keeps it for 30 days")

@@ -138,3 +138,49 @@ def test_a_new_process_hands_out_the_overlap_once_more(
     cursor = SignIns({}).poll(context, None, SINCE).cursor
 
     assert SignIns({}).poll(context, cursor, SINCE).events == (b'{"id": "a"}',)
+
+
+P1 = {
+    "id": "sku",
+    "capabilityStatus": "Enabled",
+    "servicePlans": [
+        {"servicePlanId": "41781fb2-bc02-4b7c-bd55-b576c07bb09d", "provisioningStatus": "Success"}
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("days", "skus", "lost"),
+    [
+        (6, None, None),
+        (8, {"json": {"value": []}}, (1, "the service keeps it for 7 days without Entra ID P1")),
+        (8, {"json": {"value": [P1]}}, None),
+        (31, {"json": {"value": [P1]}}, (1, "the service keeps it for 30 days")),
+        (
+            8,
+            {"status": 403, "json": {"error": {"code": "Authorization_RequestDenied", "message": "no"}}},
+            (1, "the service keeps it for 7 days, or for 30 with Entra ID P1, and the plans cannot be read"),
+        ),
+    ],
+)
+def test_what_the_service_forgot_before_it_was_asked_is_named(
+    context: Context,
+    clock: list[datetime],
+    wire: responses.RequestsMock,
+    days: int,
+    skus: dict[str, Any] | None,
+    lost: tuple[int, str] | None,
+) -> None:
+    """Once, by what the licence keeps; the plans are asked for only when they decide."""
+    wire.get(f"{GRAPH}/v1.0/auditLogs/directoryAudits", json={"value": []})
+    if skus is not None:
+        wire.get(f"{GRAPH}/v1.0/subscribedSkus", **skus)
+    trigger = DirectoryAudits({})
+    mark = NOW - timedelta(days=days)
+    first = trigger.poll(context, {"mark": mark.strftime("%Y-%m-%dT%H:%M:%SZ")}, SINCE)
+    second = trigger.poll(context, first.cursor, SINCE)
+
+    found = None if first.gap is None else ((first.gap.end - first.gap.start).days, first.gap.cause)
+    assert found == lost
+    assert first.gap is None or first.gap.start == mark
+    assert second.gap is None

@@ -32,6 +32,10 @@ EXPECTED: dict[str, tuple[set[str], set[str]]] = {
         {"Consent to application.", "Add delegated permission grant.", "MailItemsAccessed", "AlertTriggered"},
         {"grants", "service_principals"},
     ),
+    "malicious-oauth-tenant-wide": (
+        {"Consent to application.", "Add delegated permission grant.", "MailItemsAccessed", "AlertTriggered"},
+        {"grants", "app_roles", "service_principals"},
+    ),
     "password-spray": ({"UserLoginFailed", "UserLoggedIn"}, {"sessions"}),
     "mfa-fatigue": (
         {"UserLoginFailed", "UserLoggedIn", "User registered security info"},

@@ -239,6 +239,7 @@ def test_the_plugin_offers_one_connection_as_tenant_and_as_intake(tmp_path: Path
         "authority",
         "instance_discovery",
         "graph_url",
+        "limits_scale",
         "activity_url",
         "ca_file",
     }

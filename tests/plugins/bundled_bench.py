@@ -1,0 +1,100 @@
+"""The bench of the bundled plugins: a simulated tenant with its intake, and a service that takes anything."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.fixtures.m365_actions import actions, comparable, empower, example
+
+from counterplay.testing import Bench, Example
+from counterplay_sim.digest import state
+from counterplay_sim.graph_rules import GraphRules
+from counterplay_sim.testing import Simulator, Strictness
+
+NOW = timedelta(0)
+
+
+class Receiver(ThreadingHTTPServer):
+    """An HTTP service on loopback that takes whatever is posted, and remembers it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, str, bytes]] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self) -> Receiver:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        assert isinstance(self.server, Receiver)
+        self.server.seen.append((self.command, self.path, body))
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Tests print nothing."""
+
+
+def bench(plugin: str, folder: Path) -> Generator[Bench, None, None]:
+    """A small tenant; `std.http` posts to the receiver."""
+    if plugin == "std":
+        with Receiver() as receiver:
+            yield Bench(
+                examples={
+                    "std.http": Example({"method": "POST", "url": f"{receiver.url}/hook", "json": {"a": 1}}),
+                    "std.jsonl": Example({"path": str(folder.with_name("events.jsonl"))}),
+                },
+                state=lambda: list(receiver.seen),
+            )
+        return
+    unhurried = GraphRules(throttle_scale=0, directory_audit_latency=NOW, audit_search_runs=NOW)
+    simulator = Simulator(folder, seed=5, events=60, strictness=Strictness(graph=unhurried))
+    simulator.clock.advance(-timedelta(seconds=5))  # what is changed now can be listed at once
+    with simulator:
+        (tenant,) = simulator._tenants.values()
+        empower(tenant)
+        made = {info.uses: example(info.uses, tenant) for info in actions()}
+        someone = made["m365.block_sign_in"].arguments
+        yield Bench(
+            connections={
+                "m365.tenant": simulator.m365_settings(),
+                "intake.key": simulator.intake_settings(),
+            },
+            examples={
+                **{
+                    uses: Example(one.arguments, first=[one.first] if one.first else [])
+                    for uses, one in made.items()
+                },
+                "m365.directory_audits": Example(first=[("m365.block_sign_in", someone)]),
+                "m365.hunting": Example({"query": "AlertInfo"}),
+            },
+            state=lambda: _lasting(state(simulator.state_dir)),
+        )
+
+
+def _lasting(found: dict[str, Any]) -> Any:
+    """The tenant without what tells one repetition from another: ids that are made anew, and when."""
+    for document in found.values():
+        if isinstance(document, dict):
+            for name in [name for name in document if name.endswith("DateTime")]:
+                del document[name]
+    return comparable("m365.delete_inbox_rules", found)

@@ -1,0 +1,60 @@
+"""Which of Microsoft's documented limits a request counts against."""
+
+import pytest
+
+from counterplay_m365 import limits
+
+
+def named(method: str, address: str) -> dict[str, tuple[float, float, float]]:
+    """Units, seconds and cost by name; so many at once stand as units."""
+    found = limits.of(method, address, "t-1", "app-1", 1.0)
+    return {one.name: (one.units or one.at_once, one.seconds, one.cost) for one in found}
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "name", "limit"),
+    [
+        ("POST", "/v1.0/identityProtection/riskyUsers/dismiss", "identity protection of t-1", (1, 1, 1)),
+        ("GET", "/v1.0/auditLogs/signIns?$top=1", "reports for app-1 in t-1", (5, 10, 1)),
+        ("PATCH", "/v1.0/security/alerts_v2/a", "security for app-1 in t-1", (150, 60, 1)),
+        ("POST", "/v1.0/security/runHuntingQuery", "hunting in t-1", (45, 60, 1)),
+        ("GET", "/v1.0/users/ana", "identity reads for app-1 in t-1", (3500, 10, 2)),
+        ("GET", "/v1.0/users/ana?$select=id", "identity reads for app-1 in t-1", (3500, 10, 1)),
+        ("GET", "/v1.0/users/ana/transitiveMemberOf", "identity reads for app-1 in t-1", (3500, 10, 2)),
+        ("GET", "/v1.0/subscribedSkus", "identity reads for app-1 in t-1", (3500, 10, 3)),
+        ("PATCH", "/v1.0/users/ana", "identity writes for app-1 in t-1", (3000, 150, 1)),
+        ("POST", "/v1.0/users/ana/revokeSignInSessions", "identity writes in t-1", (18_000, 300, 1)),
+        ("POST", "/defender/api/machines/1/isolate", "Defender machines of t-1", (100, 60, 1)),
+    ],
+)
+def test_each_service_has_its_own(
+    method: str, address: str, name: str, limit: tuple[float, float, float]
+) -> None:
+    """The narrowest limit of a request, as Microsoft documents it."""
+    assert named(method, address)[name] == limit
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/users/Ana/mailFolders/inbox/messageRules", "/users('Ana')/mailboxSettings", "/users/ana/mailFolders"],
+)
+def test_a_mailbox_works_on_four_requests_at_once(path: str) -> None:
+    """Whatever is asked of it, and however its user is written."""
+    assert named("GET", f"/v1.0{path}")["mailbox ana for app-1 in t-1, at once"][0] == 4
+
+
+def test_what_all_tenants_of_an_app_have_together_is_shared() -> None:
+    """Its limits bear the app's name alone, and say which tenant takes of them."""
+    found = {one.name: one.share for one in limits.of("GET", "/v1.0/users", "t-1", "app-1", 1.0)}
+
+    assert found["Graph for app-1"] == "t-1"
+    assert found["identity reads of app-1"] == "t-1"
+    assert found["identity reads for app-1 in t-1"] == ""
+
+
+def test_the_scale_is_that_of_the_connection() -> None:
+    """Half of everything that is counted; what is under way at once stays."""
+    found = {one.name: one for one in limits.of("GET", "/v1.0/users/a/mailFolders", "t", "a", 0.5)}
+
+    assert found["mailbox a for a in t"].units == 5000
+    assert found["mailbox a for a in t, at once"].at_once == 4
