@@ -383,11 +383,8 @@ def main() -> None:
 
 def compared(name: str, store: str, slots: int, count: int, rounds: int) -> None:
     """Plain DBOS and ours in turn, so that both meet the same neighbours on the machine."""
-    kinds = {
-        "plain DBOS, 5 steps": ("plain", ""),
-        "5 reads": ("five", "reads"),
-        "5 effects": ("five", "effects"),
-    }
+    base = "plain DBOS, 5 steps"
+    kinds = {base: ("plain", ""), "5 reads": ("five", "reads"), "5 effects": ("five", "effects")}
     found: dict[str, list[dict[str, Any]]] = {title: [] for title in kinds}
     for _ in range(rounds):
         for title, (part, kind) in kinds.items():
