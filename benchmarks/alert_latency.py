@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import random
-import signal
 import sqlite3
 import statistics
 import subprocess
@@ -76,7 +75,7 @@ def _measured(folder: Path, simulator: Simulator, alerts: int, interval: str, se
         began = _began(database)
         return [(began[one] - visible).total_seconds() for one, visible in raised.items()]
     finally:
-        engine.send_signal(signal.SIGINT)
+        engine.terminate()
         engine.wait(30)
 
 

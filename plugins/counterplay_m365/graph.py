@@ -223,12 +223,17 @@ class Graph:
             raise RetryableError(f"{GRAPH}, asked to search the audit log, answered no id")
         return found
 
-    def audit_search_status(self, search_id: str, version: str) -> str:
-        """`notStarted`, `running`, `succeeded`, `failed` or `cancelled`. GoneError: there is no such job."""
+    def audit_search_status(self, search_id: str, version: str) -> tuple[str, bool]:
+        """`notstarted`, `running`, `succeeded`, `failed` or `cancelled`, and whether records were left out.
+
+        GoneError: there is no such job.
+        """
         url = self._url(f"/security/auditLog/queries/{segment(search_id)}", version=version)
         response = self._send("GET", url, needs=_AUDIT_SEARCH)
         place = f"{GRAPH}, asked for the state of an audit search,"
-        return str(content_object(response, place).get("status") or "notStarted")
+        found = content_object(response, place)
+        cut = found.get("isRecordCountLimitExceeded") is True
+        return str(found.get("status") or "notStarted").lower(), cut
 
     def audit_search_records(self, search_id: str, version: str) -> Records:
         """The first page of what a job found."""

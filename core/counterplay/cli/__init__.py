@@ -45,6 +45,7 @@ _COMMANDS = {
     "doctor": ("counterplay.cli.doctor:doctor", "Say what playbooks would be refused, and why."),
     "new": ("counterplay.cli.new:new", "Write a playbook and its test, to go on from."),
     "schema": ("counterplay.cli.schema:schema", "Print the JSON Schema of playbooks, for editors."),
+    "export": ("counterplay.cli.export:export", "Write a playbook in a form that others read (CACAO)."),
     "init": ("counterplay.cli.init:init", "Make a workspace in the current directory."),
 }
 _GROUP = "counterplay.commands"

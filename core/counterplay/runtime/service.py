@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import closing
 from urllib.parse import parse_qs
 
+from counterplay import readiness
 from counterplay.errors import ConfigError, CounterplayError
 from counterplay.events import JsonObject, PushAnswer, PushRequest
 from counterplay.runtime.approvals import Approvals, RefusedAnswer
@@ -60,7 +61,9 @@ class Service:
 
     def run(self) -> int:
         """Serve to the end; returns the exit code. ConfigError: nothing could ever run."""
-        selection = select(self._workspace(), self._load, None)
+        workspace = self._workspace()
+        workspace.host.hook.counterplay_invocation_started(command="up", name="up")
+        selection = select(workspace, self._load, None)
         self._say(selection, None)
         pages = {
             ("GET", "/health"): self._health,
@@ -102,6 +105,8 @@ class Service:
         thread = threading.Thread(target=work, name="session")
         thread.start()
         following = self._until_changed(selection, thread)
+        if self._stop.is_set():
+            readiness.tell("STOPPING=1", "STATUS=finishing what is in flight")
         ending.set()
         thread.join()
         self._working = False
@@ -113,11 +118,16 @@ class Service:
 
     def _started(self) -> None:
         self._working = True
+        assert self._selection is not None
+        readiness.tell("READY=1", _status(self._selection))
 
     def _until_changed(self, selection: Selection, thread: threading.Thread) -> Selection | None:
         """The next selection; None when the process is asked to stop, or the session is over."""
         seen = fingerprint(selection.workspace)
+        watched = readiness.is_watched()
         while thread.is_alive() and not self._stop.wait(self._look_every):
+            if watched:
+                readiness.tell("WATCHDOG=1")
             present = fingerprint(selection.workspace)
             if present == seen:
                 continue
@@ -127,6 +137,7 @@ class Service:
             except CounterplayError as error:
                 self._refused = str(error)
                 self._told(f"the configuration as it was runs on: {error}")
+                readiness.tell("STATUS=the configuration as it was runs on: the new one is not valid")
                 continue
             self._refused = None
             self._say(found, selection)
@@ -134,6 +145,7 @@ class Service:
                 self._reloads += 1
                 return found
             self._selection = selection = found
+            readiness.tell(_status(found))
         return None
 
     def _say(self, found: Selection, before: Selection | None) -> None:
@@ -203,6 +215,13 @@ class Service:
     def _masked(self, value: object) -> list[str]:
         found: list[str] = self.opener.secrets.mask_json(value) if self.opener is not None else []
         return found
+
+
+def _status(selection: Selection) -> str:
+    """One line for the service manager."""
+    count = len(selection.tasks)
+    text = f"STATUS={count} playbook{'' if count == 1 else 's'} at work"
+    return f"{text}; the log says more of {', '.join(sorted(selection.out))}" if selection.out else text
 
 
 def _said(status: int, text: str) -> PushAnswer:

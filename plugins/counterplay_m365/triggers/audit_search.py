@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from counterplay import Context, Event, GoneError, JsonObject, Page, PermanentError, PollTrigger
+from counterplay import (
+    Context,
+    Event,
+    Gap,
+    GoneError,
+    JsonObject,
+    Page,
+    PermanentError,
+    PollTrigger,
+    RejectedError,
+)
 from counterplay_m365 import times
 from counterplay_m365.following import members_of, text
 from counterplay_m365.graph import Graph
 from counterplay_m365.sweeps import stamp
 
 MAX_FAILURES = 3
+MAX_RESTARTS = 3
+NARROWEST = timedelta(hours=1)
+"""A window of this is not searched in parts any more."""
 MAX_PAGES = 10_000
 _FIRST_PAUSE = 15.0
 _LONGEST_PAUSE = 300.0
@@ -37,11 +51,12 @@ class AuditSearch(PollTrigger):
     Cursor:
         `{"mark"}`: records before it are accounted for. While a job runs, its `{"job", "until",
         "version"}`, and while its records are read, the link of the next page. A worker that takes over
-        finds the job instead of starting a second one.
+        finds the job instead of starting a second one. `{"span"}` are the seconds of narrower windows.
     Delivery:
         At least once; the host drops repeats by `id`. A record starts one run.
     Limits:
-        The global cloud only. Ten jobs at once for an account.
+        The global cloud only. Ten jobs at once for an account. A window that finds more than the service
+        gives, or whose jobs fail, is searched in halves; what fails down to an hour is a gap in the ledger.
     Source:
         https://learn.microsoft.com/graph/api/security-auditcoreroot-post-auditlogqueries
     """
@@ -63,7 +78,10 @@ class AuditSearch(PollTrigger):
     def _begin(self, context: Context, state: JsonObject) -> Page:
         mark = _moment(state)
         end = self._end() or times.floor(context.now())
-        until = min(mark + times.span(str(self.arguments["window"])), end)
+        window = times.span(str(self.arguments["window"]))
+        if "span" in state:  # a search of the whole window failed, or left records out
+            window = min(window, timedelta(seconds=int(state["span"])))
+        until = min(mark + window, end)
         if until <= mark:
             return Page((), state)
         search: JsonObject = {
@@ -91,34 +109,33 @@ class AuditSearch(PollTrigger):
         pause = _FIRST_PAUSE
         while True:
             try:
-                status = graph.audit_search_status(job, version).lower()
+                status, cut = graph.audit_search_status(job, version)
             except GoneError:
-                status = "gone"
+                status, cut = "gone", False
             if status not in ("notstarted", "running"):
                 break
             if context.stop.wait(pause):
                 return Page((), state)
             pause = min(_LONGEST_PAUSE, pause * 1.5)
-        if status == "succeeded":
-            page = graph.audit_search_records(job, version)
-            return self._onward(page.records, state, page.next_link, 1)
-        failures = int(state.get("failures", 0)) + 1
-        if failures >= MAX_FAILURES:
-            raise PermanentError(
-                f"the search of the audit log from {state['mark']} to {state['until']} ended as {status} "
-                f"{failures} times",
-                hint="choose a shorter `window`, or fewer operations",
-            )
-        kept = {name: state[name] for name in ("mark", "version")}
-        return Page((), {**kept, "failures": failures}, more=True)
+        if status != "succeeded":
+            return _failed(state, status)
+        narrower = _narrower(state) if cut else None
+        if narrower is not None:
+            return Page((), narrower, more=True)
+        page = graph.audit_search_records(job, version)
+        found = self._onward(page.records, state, page.next_link, 1)
+        return replace(found, gap=_gap(state, "a search finds more than the service gives")) if cut else found
 
     def _records(self, context: Context, state: JsonObject) -> Page:
         link, pages = str(state["next"]), int(state["pages"])
         try:
             page = Graph(context).records_at(link, "audit records", needs="AuditLogsQuery.Read.All")
-        except GoneError:  # the link has expired: the job's records from their start
+        except (GoneError, RejectedError):  # the link has expired: the job's records from their start
+            restarts = int(state.get("restarts", 0))
+            if restarts == MAX_RESTARTS:
+                raise
             kept = {name: value for name, value in state.items() if name not in ("next", "pages")}
-            return Page((), kept, more=True)
+            return Page((), {**kept, "restarts": restarts + 1}, more=True)
         if page.next_link == link or pages >= MAX_PAGES:
             raise PermanentError(f"the records of the audit search {state['job']} have no end")
         return self._onward(page.records, state, page.next_link, pages + 1)
@@ -128,7 +145,7 @@ class AuditSearch(PollTrigger):
     ) -> Page:
         if next_link is not None:
             return Page(records, {**state, "next": next_link, "pages": pages}, more=True)
-        return Page(records, {"mark": state["until"], "version": state["version"]}, more=True)
+        return Page(records, {**_kept(state), "mark": state["until"]}, more=True)
 
     def _start(self, now: datetime, since: datetime) -> datetime:
         given = self.arguments.get("start")
@@ -141,8 +158,37 @@ class AuditSearch(PollTrigger):
         return times.parse(self.arguments.get("end"))
 
 
-def _moment(state: JsonObject) -> datetime:
-    found = times.parse(state.get("mark"))
+def _failed(state: JsonObject, status: str) -> Page:
+    """A job ended without a result: the same again, then a part of it, at last a gap in the ledger."""
+    failures = int(state.get("failures", 0)) + 1
+    if failures < MAX_FAILURES:
+        return Page((), {**_kept(state), "failures": failures}, more=True)
+    narrower = _narrower(state)
+    if narrower is not None:
+        return Page((), narrower, more=True)
+    gap = _gap(state, f"the search of the audit log ended as {status} {failures} times")
+    return Page((), {**_kept(state), "mark": state["until"]}, more=True, gap=gap)
+
+
+def _kept(state: JsonObject) -> JsonObject:
+    """What the cursor of the next job takes over."""
+    return {name: state[name] for name in ("mark", "version", "span") if name in state}
+
+
+def _narrower(state: JsonObject) -> JsonObject | None:
+    """The cursor for jobs of half the window; None when it is narrow already."""
+    span = _moment(state, "until") - _moment(state)
+    if span <= NARROWEST:
+        return None
+    return {**_kept(state), "span": int(span.total_seconds() / 2)}
+
+
+def _gap(state: JsonObject, cause: str) -> Gap:
+    return Gap(_moment(state), _moment(state, "until"), cause)
+
+
+def _moment(state: JsonObject, name: str = "mark") -> datetime:
+    found = times.parse(state.get(name))
     if found is None:
         raise PermanentError(f"the stored cursor holds no time: {state}")
     return found

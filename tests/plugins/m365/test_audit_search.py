@@ -1,13 +1,13 @@
 """The trigger m365.audit_search: one job for each window, found again by whoever goes on."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import responses
 
-from counterplay import Context, Event, Page, PermanentError
+from counterplay import Context, Event, Gap, Page
 from counterplay_m365.triggers import audit_search
 from counterplay_m365.triggers.audit_search import AuditSearch
 
@@ -93,19 +93,83 @@ def test_a_tenant_without_version_1_is_searched_by_the_beta(
     assert page.cursor["job"] == "j1"
 
 
-def test_a_job_that_fails_is_started_again_twice(context: Context, wire: responses.RequestsMock) -> None:
-    """After that it is an error that names the window."""
-    wire.post(JOBS, status=201, json={"id": "j1"})
-    wire.get(f"{JOBS}/j1", json={"status": "failed"})
+def windows(wire: responses.RequestsMock) -> list[tuple[str, str]]:
+    """The spans of the jobs that were started."""
+    asked = [json.loads(str(c.request.body, "utf-8")) for c in wire.calls if c.request.url == JOBS]  # type: ignore[arg-type]
+    return [(one["filterStartDateTime"][11:16], one["filterEndDateTime"][11:16]) for one in asked]
 
-    with pytest.raises(PermanentError) as caught:
-        drained(AuditSearch(SPAN), context)
 
-    assert str(caught.value) == (
-        "the search of the audit log from 2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z ended as failed "
-        "3 times; choose a shorter `window`, or fewer operations"
-    )
-    assert len([call for call in wire.calls if call.request.url == JOBS]) == 3
+def test_a_job_that_fails_is_tried_again_then_in_parts_then_named_as_a_gap(
+    context: Context, wire: responses.RequestsMock
+) -> None:
+    """Three times each; what is left of the window is searched all the same."""
+    span = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-01T02:00:00Z", "window": "2h"}
+    wire.post(JOBS, status=201, json={"id": "bad"})
+    for _ in range(5):
+        wire.post(JOBS, status=201, json={"id": "bad"})
+    wire.post(JOBS, status=201, json={"id": "good"})
+    wire.get(f"{JOBS}/bad", json={"status": "failed"})
+    wire.get(f"{JOBS}/good", json={"status": "succeeded"})
+    wire.get(f"{JOBS}/good/records", json={"value": [{"id": "a"}]})
+    trigger, cursor, gaps, events = AuditSearch(span), None, [], []
+    while True:
+        page = trigger.poll(context, cursor, SINCE)
+        cursor = page.cursor
+        events += list(page.events)
+        gaps += [page.gap] if page.gap else []
+        if not page.more:
+            break
+
+    assert windows(wire) == [("00:00", "02:00")] * 3 + [("00:00", "01:00")] * 3 + [("01:00", "02:00")]
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    cause = "the search of the audit log ended as failed 3 times"
+    assert gaps == [Gap(start, start + timedelta(hours=1), cause)]
+    assert events == [b'{"id": "a"}']
+
+
+def test_a_search_that_finds_too_much_is_split(context: Context, wire: responses.RequestsMock) -> None:
+    """What the service left out of a job's records is not taken for all there is."""
+    span = {"start": "2026-01-01T00:00:00Z", "end": "2026-01-01T02:00:00Z", "window": "2h"}
+    for name in ("whole", "first", "second"):
+        wire.post(JOBS, status=201, json={"id": name})
+        wire.get(
+            f"{JOBS}/{name}", json={"status": "succeeded", "isRecordCountLimitExceeded": name != "second"}
+        )
+        wire.get(f"{JOBS}/{name}/records", json={"value": [{"id": name}]})
+    trigger, cursor = AuditSearch(span), None
+    pages = []
+    while not pages or pages[-1].more:
+        pages.append(trigger.poll(context, cursor, SINCE))
+        cursor = pages[-1].cursor
+
+    assert windows(wire) == [("00:00", "02:00"), ("00:00", "01:00"), ("01:00", "02:00")]
+    assert [raw for page in pages for raw in page.events] == [b'{"id": "first"}', b'{"id": "second"}']
+    assert [(page.gap.start.hour, page.gap.end.hour, page.gap.cause) for page in pages if page.gap] == [
+        (0, 1, "a search finds more than the service gives")
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 404, 410])
+def test_an_expired_link_begins_the_records_anew(
+    context: Context, wire: responses.RequestsMock, status: int
+) -> None:
+    """A few times; the job is still there."""
+    link = f"{JOBS}/j1/records?$skiptoken=2"
+    wire.get(f"{JOBS}/j1", json={"status": "succeeded"})
+    page = {"value": [{"id": "a"}], "@odata.nextLink": link}
+    wire.get(f"{JOBS}/j1/records", json=page, match=[responses.matchers.query_param_matcher({})])
+    wire.get(link, status=status, json={"error": {"code": "UnknownError", "message": "expired"}})
+    wire.get(link, json={"value": [{"id": "b"}]})
+    cursor = {
+        "mark": "2026-01-01T00:00:00Z",
+        "job": "j1",
+        "until": "2026-01-02T12:00:00Z",
+        "version": "v1.0",
+    }
+
+    events, _ = drained(AuditSearch(SPAN), context, cursor)
+
+    assert [one["id"] for one in events] == ["a", "a", "b"]
 
 
 def test_a_stop_while_the_job_runs_keeps_it(context: Context, wire: responses.RequestsMock) -> None:
