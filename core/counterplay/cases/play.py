@@ -241,7 +241,7 @@ class _Player:
         runs.sort(key=lambda run: int(run.meta["unit"].removeprefix("given-")))
         took: timedelta = self._clock.now() - began
         names = {self._stage.name(one.run_id, one.step_id) for one in self._approvals.listed(None)}
-        for step in self._given.approvals:
+        for step in self._given.asked:
             if step not in names and not any(name.partition("[")[0] == step for name in names):
                 trouble.append(f"`approvals: {step}`: nobody was asked there")
         return Seen(
