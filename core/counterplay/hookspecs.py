@@ -193,12 +193,28 @@ def counterplay_after_effect(intent: EffectIntent, outcome: JsonObject) -> None:
 
 @hookspec
 def counterplay_run_started(run: RunRecord) -> None:
-    """A durable run began; called once a run, not again when it resumes after a crash."""
+    """A durable run began: a run of a playbook, called ones included, not its branches and elements.
+
+    Called at least once a run: a process that dies within the call, or right after it, makes the next one
+    call again. `run.id` is the same then; whoever must not act twice keeps it.
+    """
 
 
 @hookspec
 def counterplay_run_finished(run: RunRecord) -> None:
-    """A durable run ended, however it ended."""
+    """A durable run ended, however it ended; not one that was cancelled before it began.
+
+    Called at least once a run, like `counterplay_run_started`: a process that dies between the end and this
+    call leaves it to the next one. A run that is retried ends, and is told, again.
+    """
+
+
+@hookspec
+def counterplay_invocation_started(command: str, name: str) -> None:
+    """`playbook run NAME` or `playbook up` begins, and has opened no connection yet.
+
+    Not called for commands that look at what was done, or take it back. `command` is `run` or `up`.
+    """
 
 
 @hookspec

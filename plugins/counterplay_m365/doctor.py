@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 MOST_SKEW = timedelta(minutes=5)
 """Beyond this tokens are refused, and windows are out of reach."""
 _MANAGEMENT_APP = "c5393580-f805-4401-95e8-94b7a6ef2fc2"
+_NOT_STARTED = (
+    "no subscription is started yet; the first run starts them, and first data may take up to 12 hours"
+)
 _READ_ROLES = f"{GRAPH}: RoleManagement.Read.Directory"
 _READ_APPS = frozenset({"Application.Read.All", "Application.ReadWrite.All", "Directory.Read.All"})
 
@@ -201,7 +204,7 @@ def _auditing(context: Context) -> Diagnosis:
     except WorkError as error:
         return Diagnosis("audit log", False, str(error))
     if not started:
-        return Diagnosis("audit log", True, "no subscription is started yet; the first run starts them")
+        return Diagnosis("audit log", True, _NOT_STARTED)
     names = ", ".join(one.content_type for one in started)
     return Diagnosis("audit log", True, f"on; subscriptions that are started: {names}")
 

@@ -63,6 +63,8 @@ _EXPLAINED: dict[int, tuple[str, str]] = {
         "Entra ID > Enterprise applications > the service > Properties: enabled for users to sign in; "
         "a lapsed subscription disables it, too",
     ),
+    70018: ("the code is not known any more", "run the command again, and enter the new code"),
+    70019: ("the code was not entered in time", "run the command again, and enter the new code"),
     70011: ("the scope is wrong", _SCOPE),
     1002012: ("the scope is wrong", _SCOPE),
     9002313: ("the request was malformed", "check `client_id` and `authority`"),

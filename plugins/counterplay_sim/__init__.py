@@ -44,6 +44,14 @@ def counterplay_simulation(state_dir: Path, state: dict[str, Any], moment: datet
 
 
 @hookimpl
+def counterplay_invocation_started() -> None:
+    """A finished tenant is renewed for what begins; other commands find it as it was left."""
+    from counterplay_sim.attach import begin
+
+    begin()
+
+
+@hookimpl
 def counterplay_invocation_finished(invocation: Invocation) -> list[str]:
     """Say what the tenant itself knows of the run, and end the tenant when everything was done."""
     if not any(name == CONNECTION or name.startswith(f"{CONNECTION}-") for name in invocation.connections):

@@ -23,6 +23,7 @@ VARIABLE = "COUNTERPLAY_SIM"
 _PATIENCE = 10.0  # seconds for another process to come up
 
 _lock = threading.Lock()
+_beginning = False
 _open: dict[Path, Attachment] = {}
 
 
@@ -36,12 +37,14 @@ class Attachment:
         self.used: set[int] = set()
 
     def settings(self, uses: str, slot: int = 1) -> dict[str, Any]:
-        """The settings of a connection of kind `uses`, for an unfinished tenant.
+        """The settings of a connection of kind `uses`; at the beginning of a run for an unfinished tenant.
 
         ConfigError: the simulator has no tenant of that number.
         """
         self.used.add(slot)
-        if self._own is not None:
+        if not _beginning:  # the tenant as it was left: to be looked at, or to take back what was done
+            self._info = self._own.info() if self._own is not None else self._info
+        elif self._own is not None:
             self._own.renew()
             self._info = self._own.info()
         else:
@@ -88,6 +91,12 @@ class Attachment:
             ) from error
 
 
+def begin() -> None:
+    """This process begins to run playbooks: a finished tenant gives way to a new one when it is next used."""
+    global _beginning
+    _beginning = True
+
+
 def attach(state_dir: Path) -> Attachment:
     """The simulator for a state directory, started in this process if none serves it yet.
 
@@ -112,7 +121,9 @@ def used_since() -> list[tuple[Attachment, int]]:
 
 def close_all() -> None:
     """Forget every simulator, and stop those of this process."""
+    global _beginning
     with _lock:
+        _beginning = False
         for attachment in _open.values():
             attachment.close()
         _open.clear()
@@ -152,7 +163,7 @@ def _local(state_dir: Path) -> Attachment:
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            own = Simulator(state_dir).start()
+            own = Simulator(state_dir, as_left=not _beginning).start()
             return Attachment(state_dir, own.info(), own)
         except BlockingIOError:  # another process holds the lock; it may just be starting, or ending
             pass

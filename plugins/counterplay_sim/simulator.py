@@ -69,7 +69,9 @@ class Simulator:
         port: int = 0,
         admin_port: int = 0,
         tls: bool = True,
+        as_left: bool = False,
     ) -> None:
+        """`as_left`: tenants that are finished stand as they were left, until `renew`."""
         self.state_dir = Path(state_dir)
         self.folder = self.state_dir / FOLDER
         self.clock = clock or Clock()
@@ -83,6 +85,7 @@ class Simulator:
             self._plan = replace(self._plan, skewed=True)
         self._slots = tenants
         self._tls = tls
+        self._as_left = as_left
         self._ports = {name: port + number if port else 0 for number, name in enumerate(SERVICES[:4])} | {
             "admin": admin_port
         }
@@ -105,7 +108,7 @@ class Simulator:
             self._store = Store(self.folder)
             self._wind_up()
             self._meter = Meter(self._store, self.clock)
-            self._load()
+            self._load(finished_too=self._as_left)
             self._listen(self._store, self._meter, self._certificates)
         except (OSError, sqlite3.Error) as error:
             self.close()
@@ -294,9 +297,9 @@ class Simulator:
         store.set_setting("backfill", str(self.strictness.backfill.total_seconds()))
         self.clock.on_change(lambda state: store.set_setting("clock", json.dumps(state)))
 
-    def _load(self) -> None:
+    def _load(self, *, finished_too: bool = False) -> None:
         assert self._store is not None, "the simulator is not started"
-        living = {row.slot: row for row in self._store.tenants() if row.finished is None}
+        living = {row.slot: row for row in self._store.tenants() if row.finished is None or finished_too}
         known, self._tenants = self._tenants, {}
         for slot in range(1, max([self._slots, *living]) + 1):
             ground = None

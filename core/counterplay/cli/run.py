@@ -147,6 +147,7 @@ def _prepared(
     _check_address(listen)
     workspace = open_workspace()
     introduce(workspace)
+    workspace.host.hook.counterplay_invocation_started(command="run", name=name)
     found, tasks = chosen(workspace, name, given, renames)
     once = once or (isinstance(found, PlaybookSet) and found.once)
     events = read_events(event_file) if event_file is not None else None

@@ -50,9 +50,14 @@ class Dispatcher:
         self._look = False  # there may be something to start; a notice while the thread works is not lost
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
         self._launched = False
+        self._catch_up: Callable[[], None] = lambda: None
 
-    def launch(self, body: SegmentBody) -> None:
-        """Start the engine, resume what a dead process left, and begin to dispatch."""
+    def launch(self, body: SegmentBody, catch_up: Callable[[], None] = lambda: None) -> None:
+        """Start the engine, resume what a dead process left, and begin to dispatch.
+
+        `catch_up` does what a dead process did not do after its runs.
+        """
+        self._catch_up = catch_up
         self._launched = True
         self._engine.launch(body)
         if self._fleet is None:
@@ -62,6 +67,7 @@ class Dispatcher:
             self._requeue_stranded()
         else:
             self._fleet.on_released = self._forget
+        catch_up()
         self._runs.retry_sinks()
         self._thread.start()
 
@@ -98,6 +104,7 @@ class Dispatcher:
         """What a dead worker had begun goes on under other numbers; the engine need not know of it."""
         if segments:
             self._engine.delete(segments)
+        self._catch_up()
         self.notify()
 
     @property

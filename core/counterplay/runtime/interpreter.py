@@ -13,6 +13,8 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -113,7 +115,8 @@ class Interpreter:
         run = self._runs.get(identity)
         if run is None:
             raise StateError(f"the run {identity} is not in the store")
-        if not self._runs.begin(identity, number):
+        starts = self._listened("started", run) and (run.started is None or run.tell == "started")
+        if not self._runs.begin(identity, number, tell=starts):
             return
         try:
             playbook = self._playbook_of(run)
@@ -125,7 +128,8 @@ class Interpreter:
             return
         if run.started is None and _is_whole(run):
             self._figures.add("runs" if run.parent is None else "runs_called")
-            self._call_hook("counterplay_run_started", RunRecord(run.id, run.playbook, run.tenant))
+        if starts:
+            self._call_hook("started", RunRecord(run.id, run.playbook, run.tenant))
         walk = Walk(segment, self._runs, self._attempts, self._figures, self._stop, self._opener.secrets.mask)
         if _is_whole(run):
             self._whole(walk)
@@ -256,7 +260,8 @@ class Interpreter:
     def _finish(
         self, run: StoredRun, status: str, error: str | None, *, failed_at: JsonObject | None = None
     ) -> None:
-        self._runs.end(run.id, status, error, failed_at=failed_at, segment=run.segment)
+        told = self._listened("finished", run)
+        self._runs.end(run.id, status, error, failed_at=failed_at, segment=run.segment, tell=told)
         self._figures.notice(f"run {run.id}", None)
         if not _is_whole(run):
             return
@@ -267,16 +272,37 @@ class Interpreter:
                 f"run {run.id}",
                 f"run {run.id} of {run.playbook} failed: {error}; `playbook runs show {run.id}`",
             )
+        if told:
+            self._tell_end(run, status)
+
+    # --- hooks -------------------------------------------------------------------------------------------
+
+    def catch_up(self, before: datetime) -> None:
+        """Tell hooks of runs whose process died after their end and before it had told it."""
+        for identity in self._runs.untold(before):
+            run = self._runs.get(identity)
+            if run is not None:
+                self._tell_end(run, run.status)
+
+    def _listened(self, name: str, run: StoredRun) -> bool:
+        """Whether a plugin wants to know of it; parts of a run are nobody's business."""
+        return _is_whole(run) and bool(_hook(self._host, name).get_hookimpls())
+
+    def _tell_end(self, run: StoredRun, status: str) -> None:
         steps = {one.step_id: one.status for one in self._runs.steps(run.id)}
-        self._call_hook(
-            "counterplay_run_finished", RunRecord(run.id, run.playbook, run.tenant, status, steps)
-        )
+        self._call_hook("finished", RunRecord(run.id, run.playbook, run.tenant, status, steps))
 
     def _call_hook(self, name: str, record: RunRecord) -> None:
+        """Called again after a crash until it is on record that it was called: at least once."""
         try:
-            getattr(self._host.hook, name)(run=record)
+            _hook(self._host, name)(run=record)
         except Exception as error:  # a listener's fault must not change the run
-            log.warning("the hook %s failed: %s: %s", name, type(error).__name__, error)
+            log.warning("the hook counterplay_run_%s failed: %s: %s", name, type(error).__name__, error)
+        self._runs.told(record.id)
+
+
+def _hook(host: PluginHost, name: str) -> Any:
+    return getattr(host.hook, f"counterplay_run_{name}")
 
 
 def _is_whole(run: StoredRun) -> bool:

@@ -61,7 +61,9 @@ class Service:
 
     def run(self) -> int:
         """Serve to the end; returns the exit code. ConfigError: nothing could ever run."""
-        selection = select(self._workspace(), self._load, None)
+        workspace = self._workspace()
+        workspace.host.hook.counterplay_invocation_started(command="up", name="up")
+        selection = select(workspace, self._load, None)
         self._say(selection, None)
         pages = {
             ("GET", "/health"): self._health,

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +230,7 @@ class Session:
     def _dispatcher(self, runs: RunStore, feeds: FeedStore, fleet: Fleet | None, stack: ExitStack) -> Any:
         """The dispatcher, when there are runs to do; the engine costs half a second to import."""
         idle = not any(task.playbook.run_steps for task in self._tasks) and self._service is None
-        if idle and not runs.with_status(*_UNFINISHED):
+        if idle and not runs.with_status(*_UNFINISHED) and not runs.untold(now()):
             return None
         from counterplay.engine.dbos_engine import DbosEngine
         from counterplay.runtime.dispatch import SLOTS, Dispatcher
@@ -248,8 +248,12 @@ class Session:
             self.host, runs, feeds, self._opener, self.figures, self._stop, dispatcher.ended, self._fail
         )
         with explained(make_url(self._opener.workspace.store_url)):
-            dispatcher.launch(interpreter.segment)
+            dispatcher.launch(interpreter.segment, lambda: interpreter.catch_up(self._surely_ended(fleet)))
         return dispatcher
+
+    def _surely_ended(self, fleet: Fleet | None) -> datetime:
+        """Who ended a run before this, and has not told it, is no longer there."""
+        return now() if fleet is None else now() - self._opener.workspace.dead_after
 
     def _runs_added(self, added: Sequence[str]) -> None:
         if self._once:

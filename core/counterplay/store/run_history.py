@@ -113,6 +113,7 @@ class RunHistory:
                 stop=loads(row.stop),
                 cancel=loads(row.cancel),
                 failed_at=loads(row.failed_at),
+                tell=row.tell,
             )
             for row in rows
         ]

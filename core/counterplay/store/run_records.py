@@ -74,6 +74,7 @@ class StoredRun:
     stop: JsonObject | None = None
     cancel: JsonObject | None = None
     failed_at: JsonObject | None = None
+    tell: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,16 +114,23 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
             return list(connection.execute(open_runs).scalars())
 
-    def begin(self, identity: str, segment: int) -> bool:
+    def begin(self, identity: str, segment: int, *, tell: bool = False) -> bool:
         """A segment starts working. False: this segment is not the run's current one, or the run ended.
 
-        Returns True again when the same segment resumes after a crash.
+        Returns True again when the same segment resumes after a crash. `tell`: a hook is to be told that the
+        run starts; that stays on record until `told`.
         """
+        to_tell = {"tell": "started"} if tell else {}
         with self.database.write_short() as connection:
             moved = connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.segment == segment, run.c.status.not_in(ENDED))
-                .values(status="running", wake=None, started=sa.func.coalesce(run.c.started, to_text(now())))
+                .values(
+                    status="running",
+                    wake=None,
+                    started=sa.func.coalesce(run.c.started, to_text(now())),
+                    **to_tell,
+                )
             )
         return moved.rowcount == 1
 
@@ -221,8 +228,11 @@ class RunStore(Outbox, RunHistory, EffectRows):
         stop: JsonObject | None = None,
         failed_at: JsonObject | None = None,
         segment: int | None = None,
+        tell: bool = False,
     ) -> None:
         """The run is over; a child's end lets the next one begin, and the last one's wakes the parent.
+
+        `tell`: a hook is to be told; that stays on record until `told`.
 
         LeaseLost: the run goes on under another segment than that of whoever ends it.
         """
@@ -237,6 +247,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
                 .values(
                     status=status,
                     worker=None,
+                    tell="finished" if tell else None,
                     outcome=status,
                     error=error and storable(error),
                     ended=to_text(now()),
@@ -249,6 +260,17 @@ class RunStore(Outbox, RunHistory, EffectRows):
                 raise LeaseLost(f"run {identity} goes on without segment {segment}")
             if "/" in identity:
                 child_ended(connection, identity)
+
+    def told(self, identity: str) -> None:
+        """The hook that was to be called for the run was called."""
+        with self.database.write_short() as connection:
+            connection.execute(sa.update(run).where(run.c.id == identity).values(tell=None))
+
+    def untold(self, before: datetime) -> list[str]:
+        """Runs that ended before a time, and whose end was told to no hook: their process died in between."""
+        with self.database.read() as connection:
+            ended = sa.select(run.c.id).where(run.c.tell == "finished", run.c.ended <= to_text(before))
+            return list(connection.execute(ended.order_by(run.c.ended)).scalars())
 
 
 def _held_by(segment: int | None) -> sa.ColumnElement[bool]:

@@ -3,14 +3,15 @@
 import base64
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from counterplay import BlockedError, ConfigError, PermanentError, RetryableError
+from counterplay import BlockedError, ConfigError, PermanentError, RetryableError, hookimpl
 from counterplay.clock import now, to_text
-from counterplay.hookspecs import EffectVerdict
+from counterplay.hookspecs import EffectVerdict, RunRecord
 from counterplay.runtime import outcomes
 from counterplay.store.runs import RunStore, StoredStep
 
@@ -409,3 +410,84 @@ def test_a_wrong_connection_leaves_no_run_at_work(bench, lab, put) -> None:
         bench.run(bad)
     assert bench.run(good).exit_code == 0
     assert [one.status for one in bench.runs()] == ["succeeded"]
+
+
+class Listener:
+    """A plugin that wants to know when runs start and end."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    @hookimpl
+    def counterplay_run_started(self, run: RunRecord) -> None:
+        self.told.append(("started", run.id))
+
+    @hookimpl
+    def counterplay_run_finished(self, run: RunRecord) -> None:
+        self.told.append((run.status, run.id))
+        if run.status == "failed":
+            raise RuntimeError("a listener's own fault")
+
+
+@pytest.fixture
+def listener(bench: Any) -> Iterator[Listener]:
+    made = Listener()
+    bench.host._manager.register(made)
+    yield made
+    bench.host._manager.unregister(made)
+
+
+def test_a_hook_is_told_once_of_a_run_that_nothing_interrupted(bench: Any, listener: Listener) -> None:
+    """Its start and its end, and not those of its elements; a listener's fault is not told again."""
+    playbook = bench.playbook(
+        "told",
+        trigger={"uses": "std.manual"},
+        steps=[{"id": "each", "for_each": "[1, 2]", "uses": "std.wait", "with": {"duration": "1ms"}}],
+    )
+    failing = bench.playbook(
+        "fails",
+        trigger={"uses": "std.manual"},
+        steps=[{"id": "halt", "uses": "std.stop", "with": {"status": "failed", "reason": "x"}}],
+    )
+    bench.run(playbook, events=[b"{}"])
+    bench.run(failing, events=[b"{}"])
+
+    (failed, succeeded) = [one.id for one in bench.runs() if one.parent is None]
+    assert listener.told == [
+        ("started", succeeded),
+        ("succeeded", succeeded),
+        ("started", failed),
+        ("failed", failed),
+    ]
+    assert bench.rows("SELECT count(*) FROM cp_run WHERE tell IS NOT NULL") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        ("status = 'queued', ended = NULL, outcome = NULL, tell = 'started'", ["started", "succeeded"]),
+        ("status = 'queued', ended = NULL, outcome = NULL", ["succeeded"]),
+        ("tell = 'finished'", ["succeeded"]),
+    ],
+)
+def test_a_hook_that_a_crash_kept_from_being_told_is_told_at_the_next_start(
+    bench: Any, listener: Listener, left: str, told: list[str]
+) -> None:
+    """Under the same id: at least once, and not again once that is on record."""
+    playbook = bench.playbook(
+        "told",
+        trigger={"uses": "std.manual"},
+        steps=[{"id": "nap", "uses": "std.wait", "with": {"duration": "1ms"}}],
+    )
+    bench.run(playbook, events=[b"{}"])
+    (identity,) = [one.id for one in bench.runs()]
+    listener.told.clear()
+    with bench.store() as database, database.write() as connection:
+        connection.exec_driver_sql(f"UPDATE cp_run SET segment = segment + 1, {left}")
+
+    bench.run(playbook, events=[])
+
+    assert listener.told == [(what, identity) for what in told]
+    listener.told.clear()
+    bench.run(playbook, events=[])
+    assert listener.told == []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import re
 import socket
 import ssl
@@ -216,38 +217,50 @@ def test_it_waits_until_consent_is_given(
     assert secret not in done.output
 
 
-def test_the_webhook_is_tried_given_and_wakes_the_feed(
+def test_the_webhook_is_tried_and_given_and_what_is_printed_takes_its_notifications(
     simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Microsoft's trial is answered by the command itself, and what it prints takes the notifications."""
+    """Microsoft's trial is answered by the command itself; then the service listens at the same place."""
     monkeypatch.setenv("ADMIN_TOKEN", administrators_token(simulator))
     assert call(tmp_path, "init").exit_code == 0
+    (tenant,) = simulator._tenants.values()
     with Front(simulator.folder / "server.pem") as front:
+        listen = ("--listen", f"127.0.0.1:{front.behind}")
         done = call(
             tmp_path,
             *("connections", "setup", "m365.tenant", "--create", "--admin-token-env", "ADMIN_TOKEN"),
-            *("--playbook", "office365-to-intake", *addresses(simulator)),
-            *("--webhook", front.url, "--listen", f"127.0.0.1:{front.behind}"),
+            *("--playbook", "office365-to-intake", *addresses(simulator), "--webhook", front.url, *listen),
         )
+        assert done.exit_code == 0, done.output
+        assert "  webhook for Audit.Exchange: given\n" in done.output
+        given = {
+            (one["webhook"]["address"], one["webhook"]["status"]) for one in tenant.subscriptions.values()
+        }
+        assert given == {(f"{front.url}/push/m365.audit_webhook/contoso", "enabled")}
+        assert "authId" not in done.output
+        assert all(one["webhook"]["authId"] not in done.output for one in tenant.subscriptions.values())
+        lines = done.output.partition("counterplay.yaml:\n\n")[2]
+        config, _, playbook = lines.partition(
+            "\nand this as playbooks/audit-webhook.yaml, then run `playbook up`:\n"
+        )
+        (tmp_path / "counterplay.yaml").write_text(config)
+        (tmp_path / "playbooks" / "audit-webhook.yaml").write_text(textwrap.dedent(playbook.lstrip("\n")))
+        words = [sys.executable, "-m", "counterplay", "run", "audit-webhook", *listen]
+        with subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "/push/" in line:
+                    break
+            event = {"CreationTime": "2026-03-02T10:00:00", "Id": "00000000-0000-4000-8000-000000000001"}
+            tenant.log("Audit.Exchange", event, tenant.clock.now_ns())
+            body, status = front.answered.get(timeout=60)
+            process.terminate()
+            process.stderr.read()
 
-    assert done.exit_code == 0, done.output
-    assert "  webhook for Audit.Exchange: given\n" in done.output
-    (tenant,) = simulator._tenants.values()
-    given = {(one["webhook"]["address"], one["webhook"]["status"]) for one in tenant.subscriptions.values()}
-    assert given == {(f"{front.url}/push/m365.audit_webhook/contoso", "enabled")}
-    (auth_id,) = {one["webhook"]["authId"] for one in tenant.subscriptions.values()}
-    assert len(auth_id) > 30
-    assert auth_id not in done.output
-    lines = done.output.partition("counterplay.yaml:\n\n")[2]
-    config, _, playbook = lines.partition(
-        "\nand this as playbooks/audit-webhook.yaml, then run `playbook up`:\n"
-    )
-    (tmp_path / "counterplay.yaml").write_text(config)
-    (tmp_path / "playbooks" / "audit-webhook.yaml").write_text(textwrap.dedent(playbook.lstrip("\n")))
-    checked = call(tmp_path, "check", "audit-webhook")
-    assert checked.exit_code == 0, checked.output
-    settings = yaml.safe_load(config)["connections"]["contoso"]
-    assert Path(settings["webhook_auth_id"].removeprefix("${file:").removesuffix("}")).read_text() == auth_id
+    assert status == 200
+    call(tmp_path, "run", "audit-webhook", "--once")
+    written = (tmp_path / ".counterplay" / "audit-webhook.jsonl").read_text()
+    assert json.loads(body)[0]["contentId"] in written
 
 
 def test_a_webhook_that_nobody_answers_is_not_given(
@@ -277,7 +290,8 @@ class Front:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.behind: int = probe.getsockname()[1]
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarding(self.behind))
+        self.answered: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _forwarding(self.behind, self.answered))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
@@ -294,7 +308,7 @@ class Front:
         self._server.server_close()
 
 
-def _forwarding(port: int) -> type[BaseHTTPRequestHandler]:
+def _forwarding(port: int, answered: queue.SimpleQueue[tuple[bytes, int]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -302,6 +316,8 @@ def _forwarding(port: int) -> type[BaseHTTPRequestHandler]:
             answer = requests.post(
                 f"http://127.0.0.1:{port}{self.path}", data=body, headers=headers, timeout=10
             )
+            if "Webhook-ValidationCode" not in self.headers:
+                answered.put((body, answer.status_code))
             self.send_response(answer.status_code)
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -248,7 +248,7 @@ def test_the_plugin_offers_one_connection_as_tenant_and_as_intake(tmp_path: Path
 
 
 def test_the_plugin_reports_and_ends_a_complete_invocation(tmp_path: Path, connect: Any) -> None:
-    """The lines stand under the summary; the next use gets a new tenant, an incomplete run the same."""
+    """The lines stand under the summary; the next run gets a new tenant, an incomplete one the same."""
     tenant, intake = counterplay_sim.counterplay_connections(tmp_path)
     settings, where = tenant.open(), intake.open()
     client = connect(SimpleNamespace(m365_settings=lambda: settings, intake_settings=lambda: where))
@@ -265,6 +265,8 @@ def test_the_plugin_reports_and_ends_a_complete_invocation(tmp_path: Path, conne
     assert tenant.open() == settings
     assert finished(True, "sim") == [good, bad]
     assert finished(True, "sim") == []
+    assert tenant.open()["tenant_id"] == settings["tenant_id"]  # to be looked at, or to undo what was done
+    counterplay_sim.counterplay_invocation_started()
     assert tenant.open()["tenant_id"] != settings["tenant_id"]
 
 
@@ -278,6 +280,7 @@ def test_the_plugin_uses_a_simulator_that_runs(tmp_path: Path, monkeypatch: Any)
         assert named.open() == running.m365_settings()
         counterplay_sim.counterplay_invocation_finished(Invocation("x", ("sim",), True, {}))
         assert running.oracle().verdict().finished
+        counterplay_sim.counterplay_invocation_started()
         assert named.open()["tenant_id"] != running.m365_settings()["tenant_id"]
         assert not (tmp_path / "b").exists()
     with pytest.raises(StateError, match=r"the simulator of .* does not answer: .*; start it again"):
