@@ -29,6 +29,7 @@ from counterplay.errors import (
 )
 from counterplay.events import Event, JsonObject, Receipt, Unit
 from counterplay.hookspecs import EffectVerdict
+from counterplay.language import Playbook
 from counterplay.modules import Action, Connection, Context, Control, Module, Sink, StepContext, Trigger
 from counterplay.plugins import PluginHost
 from counterplay.runtime.planning_wire import _Nothing
@@ -76,6 +77,20 @@ class Theatre:
         return self.stage
 
 
+class _Unheard:
+    """A hook that nobody listens to."""
+
+    def __call__(self, **_: Any) -> list[Any]:
+        return []
+
+    def get_hookimpls(self) -> list[Any]:
+        return []
+
+
+_UNHEARD = _Unheard()
+_LISTENERS = ("counterplay_after_effect", "counterplay_run_started", "counterplay_run_finished")
+
+
 class _CaseHooks:
     """The hooks of the plugins, as far as they belong into a case.
 
@@ -87,7 +102,7 @@ class _CaseHooks:
         self._relay = relay
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._relay, name)
+        return _UNHEARD if name in _LISTENERS else getattr(self._relay, name)
 
     def counterplay_before_effect(self, **given: Any) -> list[EffectVerdict]:
         found = []
@@ -100,12 +115,6 @@ class _CaseHooks:
                 found.append(verdict)
         return found
 
-    def counterplay_after_effect(self, **_: Any) -> None: ...
-
-    def counterplay_run_started(self, **_: Any) -> None: ...
-
-    def counterplay_run_finished(self, **_: Any) -> None: ...
-
 
 class CaseHost(PluginHost):
     """The plugins of a host, with stand-ins for their actions and sinks."""
@@ -113,6 +122,8 @@ class CaseHost(PluginHost):
     def __init__(self, host: PluginHost) -> None:
         super().__init__()
         self.theatre = Theatre()
+        self.parsed: dict[str, Playbook] = {}
+        """The playbooks of snapshots: compiling their expressions takes longer than a case's own work."""
         self.plugins = host.plugins
         self.disabled = host.disabled
         self._manager = host._manager
