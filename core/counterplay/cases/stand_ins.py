@@ -80,15 +80,10 @@ class Theatre:
 class _Unheard:
     """A hook that nobody listens to."""
 
-    def __call__(self, **_: Any) -> list[Any]:
-        return []
+    def __call__(self, **_: Any) -> None: ...
 
     def get_hookimpls(self) -> list[Any]:
         return []
-
-
-_UNHEARD = _Unheard()
-_LISTENERS = ("counterplay_after_effect", "counterplay_run_started", "counterplay_run_finished")
 
 
 class _CaseHooks:
@@ -102,7 +97,7 @@ class _CaseHooks:
         self._relay = relay
 
     def __getattr__(self, name: str) -> Any:
-        return _UNHEARD if name in _LISTENERS else getattr(self._relay, name)
+        return getattr(self._relay, name)
 
     def counterplay_before_effect(self, **given: Any) -> list[EffectVerdict]:
         found = []
@@ -114,6 +109,8 @@ class _CaseHooks:
             if verdict is not None:
                 found.append(verdict)
         return found
+
+    counterplay_after_effect = counterplay_run_started = counterplay_run_finished = _Unheard()
 
 
 class CaseHost(PluginHost):
