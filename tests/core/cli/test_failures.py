@@ -46,7 +46,7 @@ def test_a_failure_is_one_line_with_run_step_and_what_to_do(desk: Any, kind: str
     assert said.code == 1
     everything = said.out + said.err
     assert "Traceback" not in everything
-    (line,) = [one for one in everything.splitlines() if " of fails failed: " in one]
+    (line,) = [one for one in said.out.splitlines() if " of fails failed: " in one]
     (identity,) = re.findall(r"`playbook runs show (r-[0-9a-f]+)`", line)
     assert f"run {identity} of fails failed: " in line
     assert "enough" in line if "stops" in kind else re.search(r"step (bad|inner|one|two)\b|: x;", line)
