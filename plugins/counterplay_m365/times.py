@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d*))?(?:Z|z|\+00:00)?")
 
@@ -39,6 +38,8 @@ def stamp(moment: datetime) -> str:
 
 def skew(date: str | None) -> timedelta | None:
     """How far this machine's clock is ahead of one that just wrote this `Date` header; None: not told."""
+    from email.utils import parsedate_to_datetime  # costs as much as a dozen modules
+
     try:
         theirs = parsedate_to_datetime(date or "")
     except ValueError:

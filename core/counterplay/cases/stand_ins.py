@@ -76,6 +76,15 @@ class Theatre:
         return self.stage
 
 
+class _Unheard:
+    """A hook that nobody listens to."""
+
+    def __call__(self, **_: Any) -> None: ...
+
+    def get_hookimpls(self) -> list[Any]:
+        return []
+
+
 class _CaseHooks:
     """The hooks of the plugins, as far as they belong into a case.
 
@@ -100,11 +109,7 @@ class _CaseHooks:
                 found.append(verdict)
         return found
 
-    def counterplay_after_effect(self, **_: Any) -> None: ...
-
-    def counterplay_run_started(self, **_: Any) -> None: ...
-
-    def counterplay_run_finished(self, **_: Any) -> None: ...
+    counterplay_after_effect = counterplay_run_started = counterplay_run_finished = _Unheard()
 
 
 class CaseHost(PluginHost):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import string
 
 from counterplay import Action, BlockedError, JsonObject, RejectedError, StepContext
@@ -95,6 +94,8 @@ class ForcePasswordChange(Action):
 
 def _password() -> str:
     """Long, and of all the kinds of signs that rules ask for."""
+    import secrets  # brings the machinery of keys along
+
     signs = [secrets.choice(kind) for kind in (string.ascii_uppercase, string.digits, _SIGNS) for _ in "ab"]
     signs += [secrets.choice(_LETTERS) for _ in range(26)]
     secrets.SystemRandom().shuffle(signs)
