@@ -21,7 +21,7 @@ import click
 from counterplay.events import Unit
 from counterplay.store.database import open_database
 from counterplay.store.feeds import FeedKey, FeedStore
-from counterplay.store.keys import UnitKeys
+from counterplay.store.key_claims import UnitKeys
 
 PER_UNIT, PER_GROUP, PER_HOUR = 100, 10, 600_000
 

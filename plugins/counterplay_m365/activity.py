@@ -70,7 +70,11 @@ class ActivityFeed:
         self._http.request("POST", url, json=body, repeatable=True, classify=_of_start)
 
     def listing(self, content_type: str, start: datetime, end: datetime) -> Iterator[Unit]:
-        """The content that became available in [start, end), in windows that the service accepts."""
+        """The content that became available in [start, end), in windows that the service accepts.
+
+        It takes whole seconds, so that what is available since the last one is asked for by its end. Who
+        asks takes nothing for listed behind `end`.
+        """
         start, end = times.floor(start), times.ceil(end)
         while start < end:
             upto = min(start + WIDEST, end)

@@ -94,7 +94,7 @@ class Listing:
 
     def round(self) -> None:
         """List what is new and what is due. Whatever fails, the other windows are listed all the same."""
-        moment = now().replace(microsecond=0)
+        moment = now()
         self._give_up_unreadable(moment)
         self._prepare()
         outage = self._has_listed and moment - self.seen > OUTAGE

@@ -31,10 +31,10 @@ from counterplay.runtime.settling import Settling
 from counterplay.runtime.subscribers import Subscriber
 from counterplay.runtime.units import Opener
 from counterplay.store.feeds import FeedKey, FeedStore, Fetched, StoredUnit
-from counterplay.store.keys import Owned
+from counterplay.store.key_claims import Owned
 from counterplay.store.runs import RunStore
 
-BYTES_HELD = 16 * 1024 * 1024
+BYTES_HELD = 8 * 1024 * 1024
 _GROUP = 16
 _GROUP_BYTES = 4 * 1024 * 1024
 _LINGER = 0.02

@@ -23,7 +23,7 @@ from counterplay.runtime.sifting import Plan, Selected, plan_of, select
 from counterplay.runtime.subscribers import Subscriber
 from counterplay.runtime.units import Opened
 from counterplay.store.feeds import FeedKey, FeedStore
-from counterplay.store.keys import Owned
+from counterplay.store.key_claims import Owned
 from counterplay.store.ranges import Positions
 from counterplay.store.runs import NewRun, run_id
 

@@ -20,7 +20,7 @@ from counterplay.modules import FeedTrigger, Trigger
 from counterplay.runtime import decoding
 from counterplay.store.database import storable
 from counterplay.store.feeds import DeadLetter, StoredUnit
-from counterplay.store.keys import UNTIMED, UnitKeys
+from counterplay.store.key_claims import UNTIMED, UnitKeys
 
 Slice = bytes | msgspec.Raw
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])

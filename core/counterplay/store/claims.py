@@ -11,7 +11,8 @@ from counterplay.clock import now, to_text
 from counterplay.store.database import Database
 from counterplay.store.deliveries import bury
 from counterplay.store.feed_records import Fetched
-from counterplay.store.keys import KeyStore, Owned, set_aside
+from counterplay.store.key_claims import Owned, set_aside
+from counterplay.store.keys import KeyStore
 from counterplay.store.tables import acknowledgement, dead_letter, unit
 from counterplay.store.waiting import waiting_for
 

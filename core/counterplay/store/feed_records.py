@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from counterplay.events import Unit
-from counterplay.store.keys import UnitKeys
+from counterplay.store.key_claims import UnitKeys
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,25 @@ from counterplay.store.database import open_database
 from counterplay.store.runs import NewRun, RunStore, StoredEffect, StoredRun, StoredStep
 from counterplay.testing.bench import CONNECTION, Bench, Example
 from counterplay.testing.watch import Watch, WatchedOpener
-from counterplay.workspace import Workspace
+from counterplay.workspace import STATE, Workspace
 
 __all__ = ["Ran", "Stage"]
+
+
+@cache
+def _empty_store() -> bytes:
+    """A new store's file, migrated once for all stages."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "state.db"
+        open_database(f"sqlite:///{path}").close()
+        return path.read_bytes()
+
+
+def _put_store(path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(_empty_store())
 
 
 class _Impatient(threading.Event):
@@ -75,6 +92,7 @@ class Stage:
         self.watch = Watch()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "counterplay.yaml").touch()
+        _put_store(folder / STATE / "state.db")
         self.opener = WatchedOpener(_BenchWorkspace(host, folder, bench), self.watch)
 
     # --- the module by itself --------------------------------------------------------------------

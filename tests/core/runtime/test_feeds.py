@@ -14,7 +14,7 @@ from counterplay.errors import StateError
 from counterplay.events import Gap, Page
 from counterplay.runtime import reception
 from counterplay.store.feeds import FeedStore
-from counterplay.store.keys import UNTIMED, UnitKeys
+from counterplay.store.key_claims import UNTIMED, UnitKeys
 
 SOON = {"retry_after": 0.01}
 

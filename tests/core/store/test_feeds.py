@@ -23,7 +23,7 @@ from counterplay.store.feeds import (
     NewGap,
     StoredUnit,
 )
-from counterplay.store.keys import UNTIMED, UnitKeys
+from counterplay.store.key_claims import UNTIMED, UnitKeys
 from counterplay.store.ranges import Positions
 from counterplay.store.tables import acknowledgement, dead_letter, feed, key_hour, unit_keys
 from counterplay.store.tables import unit as unit_table

@@ -11,7 +11,9 @@ from counterplay.clock import now
 from counterplay.events import Unit
 from counterplay.store.database import Database
 from counterplay.store.feeds import FeedKey, FeedStore
-from counterplay.store.keys import UNTIMED, KeyStore, UnitKeys, digests
+from counterplay.store.key_claims import UNTIMED, UnitKeys
+from counterplay.store.key_hours import digests
+from counterplay.store.keys import KeyStore
 
 NAMES = [str(uuid.UUID(int=number * 7919)) for number in range(6)] + ["plain", "", "ä" * 40, "plain "]
 UNITS = 5

@@ -56,6 +56,9 @@ def plan_sends_no_write(case: Case) -> None:
     planned = [(call["method"], call["url"]) for call in step.calls or ()]
     if step.does == "changes" and step.calls is not None and planned != journey.run_writes:
         raise Broken(f"the plan lists {planned}, and the run sent {journey.run_writes}")
+    effect = journey.ran.effect
+    if step.calls is not None and effect is not None and list(step.calls) != effect.calls:
+        raise Broken(f"the plan lists {list(step.calls)}, and the run sent {effect.calls}")
 
 
 @rule("action")

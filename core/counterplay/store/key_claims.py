@@ -1,0 +1,252 @@
+"""One transaction's claims on events: which are known, which are new, and who owns them from now on."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import sqlalchemy as sa
+
+from counterplay.store.key_hours import Hour, digests, key_at, place_of, prints_of
+from counterplay.store.key_pages import Pages
+from counterplay.store.tables import acknowledgement, key_hour, unit, unit_keys
+
+UNTIMED = -1
+"""The hour of events without a time."""
+_SET_ASIDE = ("quarantined", "lost")
+
+
+@dataclass(frozen=True, slots=True)
+class UnitKeys:
+    """The ids of one unit's events in order, each with its position, hour and the body's checksum.
+
+    `again`: the unit may own ids from an earlier fetch.
+    """
+
+    unit_id: int
+    keys: Sequence[str]
+    positions: Sequence[int]
+    hours: Sequence[int]
+    checks: Sequence[int]
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What a claim found. `duplicates`: position → owning unit, which may be the unit itself when it
+    holds an event twice. `altered`: positions of duplicates whose body is not the one that is known.
+    `vanished`: the unit owned ids that it no longer holds; they are free, so whoever took them for
+    duplicates of it has to look again.
+    """
+
+    duplicates: Mapping[int, int]
+    altered: tuple[int, ...] = ()
+    vanished: bool = False
+
+
+class Hours(Protocol):
+    """Where a claim finds the ids of an hour, and notes that there are some now."""
+
+    def hour(self, connection: sa.Connection, feed_id: int, number: int, wanted: int) -> Hour | Pages: ...
+
+    def wrote(self, feed_id: int, hours: Collection[int]) -> None: ...
+
+
+@dataclass(slots=True)
+class _Entered:
+    """A unit whose ids were entered into the tables; `hits` by hour: (place, owner) of known ids."""
+
+    keys: UnitKeys
+    packed: bytes
+    places: dict[int, list[int]]
+    hits: dict[int, list[tuple[int, int]]]
+
+
+class Claim:
+    """One transaction's claims."""
+
+    def __init__(self, store: Hours, connection: sa.Connection, feed_id: int) -> None:
+        self._store = store
+        self._connection = connection
+        self._feed_id = feed_id
+        self._blobs: dict[int, tuple[bytes, bytes]] = {}  # what owners hold: keys and checks
+        self._before: dict[int, tuple[bytes, bytes]] = {}  # what units of this claim held before it
+        self._aside: set[int] = set()
+        self._new: dict[int, tuple[bytes, bytes]] = {}
+        self._index: list[dict[str, int]] = []
+        self._hours: dict[int, Hour | Pages] = {}
+        self._wanted: Counter[int] = Counter()
+
+    def plan(self, batch: Sequence[UnitKeys]) -> None:
+        """Count the ids of each hour, which says where they are looked for."""
+        for one in batch:
+            self._wanted.update(one.hours)
+
+    def _hour(self, number: int) -> Hour | Pages:
+        found = self._hours.get(number)
+        if found is None:
+            found = self._hours[number] = self._store.hour(
+                self._connection, self._feed_id, number, self._wanted[number]
+            )
+        return found
+
+    def enter(self, one: UnitKeys) -> _Entered:
+        """Enter the ids that are new into the tables of their hours."""
+        packed = digests(one.keys)
+        prints = prints_of(packed)
+        by_hour: dict[int, list[int]] = {}
+        for place, number in enumerate(one.hours):
+            by_hour.setdefault(number, []).append(place)
+        hits: dict[int, list[tuple[int, int]]] = {}
+        for number, places in by_hour.items():
+            table = self._hour(number)
+            found = table.claim([prints[place] for place in places], one.unit_id)
+            if found:
+                hits[number] = [(places[index], owner) for index, owner in found]
+        self._blobs[one.unit_id] = packed, struct.pack(f"<{len(one.checks)}I", *one.checks)
+        return _Entered(one, packed, by_hour, hits)
+
+    def look_up(self, entered: Sequence[_Entered]) -> None:
+        """Read at once what is on disk about the owners of known ids, and about units that came again."""
+        mine = set(self._blobs)
+        owners = {
+            owner for one in entered for hits in one.hits.values() for _, owner in hits if owner not in mine
+        }
+        again = {one.keys.unit_id for one in entered if one.keys.again}
+        wanted = [*owners, *again]
+        for start in range(0, len(wanted), 500):
+            rows = self._connection.execute(
+                sa.select(unit_keys.c.unit_id, unit_keys.c["keys"], unit_keys.c.checks).where(
+                    unit_keys.c.unit_id.in_(wanted[start : start + 500])
+                )
+            )
+            for owner, keys, checks in rows:
+                (self._before if owner in again else self._blobs)[owner] = (keys, checks)
+        self._aside = set_aside(self._connection, owners)
+
+    def decide(self, one: _Entered) -> Owned:
+        """Which known ids are duplicates, and which ids this unit owns from now on."""
+        duplicates: dict[int, int] = {}
+        altered: list[int] = []
+        kept: list[int] = []
+        spans: list[tuple[int, int, int]] = []
+        for number, places in sorted(one.places.items()):
+            own = places
+            if number in one.hits:
+                own = self._others(one, number, duplicates, altered)
+            if own:
+                spans.append((number, len(kept), len(own)))
+                kept += own
+        return Owned(duplicates, tuple(altered), self._keep(one, kept, spans))
+
+    def _others(
+        self, one: _Entered, number: int, duplicates: dict[int, int], altered: list[int]
+    ) -> list[int]:
+        """Sort out the known ids of an hour: places of those that this unit owns from now on."""
+        unit_id, positions, checks = one.keys.unit_id, one.keys.positions, one.keys.checks
+        hits = dict(one.hits[number])
+        own = [place for place in one.places[number] if place not in hits]
+        seen = {key_at(one.packed, place): place for place in own}
+        for place, owner in hits.items():
+            key = key_at(one.packed, place)
+            if owner == unit_id:
+                if key in seen:  # a second time in this unit
+                    duplicates[positions[place]] = owner
+                    if checks[place] != checks[seen[key]]:
+                        altered.append(positions[place])
+                    continue
+                seen[key] = place
+                own.append(place)  # claimed just now, or when the unit was fetched before
+                continue
+            keys, sums = self._blobs.get(owner, (b"", b""))
+            at = place_of(keys, key)
+            if at is None or owner in self._aside:
+                # It vanished from that unit, or the unit was set aside. (Or it is another id with the
+                # same fingerprint, which one in 10^19 is: then the other one may come twice.)
+                self._hour(number).give(prints_of(key)[0], unit_id)
+                self._taken_over(key, seen, place, own, duplicates, positions, unit_id)
+            else:
+                duplicates[positions[place]] = owner
+                if struct.unpack_from("<I", sums, 4 * at)[0] != checks[place]:
+                    altered.append(positions[place])
+        return sorted(own)
+
+    @staticmethod
+    def _taken_over(
+        key: bytes,
+        seen: dict[bytes, int],
+        place: int,
+        own: list[int],
+        duplicates: dict[int, int],
+        positions: Sequence[int],
+        unit_id: int,
+    ) -> None:
+        """The id is this unit's now; its second time here is a duplicate."""
+        if key in seen:
+            duplicates[positions[place]] = unit_id
+        else:
+            seen[key] = place
+            own.append(place)
+
+    def _keep(self, one: _Entered, places: list[int], spans: list[tuple[int, int, int]]) -> bool:
+        """Note what the unit owns now; says whether ids that it owned before are gone from it."""
+        unit_id = one.keys.unit_id
+        keys, checks = self._blobs[unit_id]
+        if places != list(range(len(one.keys.keys))):
+            keys = b"".join(key_at(one.packed, place) for place in places)
+            checks = struct.pack(f"<{len(places)}I", *(one.keys.checks[place] for place in places))
+        before = self._before.get(unit_id, (b"", b""))[0]
+        if places or before:
+            self._new[unit_id] = (keys, checks)
+        self._index += [
+            {
+                "feed_id": self._feed_id,
+                "hour": number,
+                "unit_id": unit_id,
+                "first": first,
+                "count": count,
+            }
+            for number, first, count in spans
+        ]
+        kept = {keys[at : at + 16] for at in range(0, len(keys), 16)} if before else set()
+        return any(before[at : at + 16] not in kept for at in range(0, len(before), 16))
+
+    def write(self) -> None:
+        """Put what the units own now on disk."""
+        for hour in self._hours.values():
+            if isinstance(hour, Pages):
+                hour.write()
+        known = [owner for owner in self._new if owner in self._before]
+        if known:
+            self._connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(known)))
+            self._connection.execute(sa.delete(key_hour).where(key_hour.c.unit_id.in_(known)))
+        if self._new:
+            self._connection.execute(
+                unit_keys.insert(),
+                [
+                    {"unit_id": owner, "keys": keys, "checks": checks}
+                    for owner, (keys, checks) in self._new.items()
+                ],
+            )
+            if self._index:
+                self._connection.execute(key_hour.insert(), self._index)
+            self._store.wrote(self._feed_id, {row["hour"] for row in self._index})
+
+
+def set_aside(connection: sa.Connection, owners: Collection[int]) -> set[int]:
+    """Those of the units that were quarantined or lost before any playbook had them: they own nothing."""
+    if not owners:
+        return set()
+    rows = connection.execute(
+        sa.select(unit.c.id)
+        .outerjoin(acknowledgement, acknowledgement.c.unit_id == unit.c.id)
+        .where(
+            unit.c.id.in_(list(owners)),
+            unit.c.status.in_(_SET_ASIDE),
+            acknowledgement.c.unit_id.is_(None),
+        )
+    )
+    return set(rows.scalars())
