@@ -242,6 +242,11 @@ class Budgets:
         with self._lock:
             return {name: one for name, one in self._budgets.items() if not one.passing}
 
+    def counted(self) -> dict[str, tuple[int, int]]:
+        """(Refusals of the service, waits) of each service and limit that is remembered, for measurements."""
+        with self._lock:
+            return {name: (one.refusals, one.waited) for name, one in self._budgets.items()}
+
 
 class ByteBudget:
     """How many bytes of units may be held at once, from their fetch to their last acknowledgement."""

@@ -143,9 +143,9 @@ class Attempt:
     def go(self, stop: threading.Event | None = None) -> Outcome:
         """One attempt. InterruptedWork: `stop` was set meanwhile."""
         action = self.action()
-        runner = EffectRunner(
-            HOST, self.ground.runs, Targets(self.ground.runs.database), lambda value: value, self.guardrails
-        )
+        runs = self.ground.runs
+        targets = Targets(runs.database)
+        runner = EffectRunner(HOST, runs, targets, lambda value: value, self.guardrails)
         with Watched(self.ground.connection, stop=stop, budgets=Budgets(), attempts=3, backoff=0) as http:
             context = StepContext(
                 http=http, connection=self.ground.connection, run_id=self.run_id, step_id="act"
