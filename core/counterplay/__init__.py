@@ -38,6 +38,7 @@ from counterplay.hookspecs import (
     EffectVerdict,
     Invocation,
     RunRecord,
+    Simulation,
     hookimpl,
 )
 from counterplay.modules import (
@@ -98,6 +99,7 @@ __all__ = [
     "RejectedError",
     "RetryableError",
     "RunRecord",
+    "Simulation",
     "Sink",
     "StateError",
     "StepContext",

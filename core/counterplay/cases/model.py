@@ -48,7 +48,10 @@ class GivenEvent:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """The circumstances of a case. `tenant` is None when nothing is simulated."""
+    """The circumstances of a case. `tenant` is None when nothing is simulated.
+
+    `asked`: the steps that have to ask, because this very case says what people answer.
+    """
 
     now: datetime = BEGINNING
     inputs: JsonObject = field(default_factory=dict)
@@ -58,6 +61,7 @@ class Given:
     approvals: Mapping[str, tuple[Saying, ...]] = field(default_factory=dict)
     guardrails: JsonObject = field(default_factory=dict)
     internal: JsonObject = field(default_factory=dict)
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ def given_from(shared: JsonObject, own: JsonObject) -> Given:
             for step, said in data.get("approvals", {}).items()
         },
         guardrails=data.get("guardrails", {}),
+        asked=tuple(own.get("approvals", {})),
         internal=data.get("internal", {}),
     )
 

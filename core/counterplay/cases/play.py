@@ -26,7 +26,7 @@ from counterplay.clock import from_text
 from counterplay.errors import ConfigError, CounterplayError
 from counterplay.events import encoded
 from counterplay.hookspecs import Simulation
-from counterplay.language import Playbook, from_document
+from counterplay.language import Playbook
 from counterplay.language.build import all_steps, step_ids
 from counterplay.modules import Connection, Trigger
 from counterplay.runtime.approvals import Approvals, RefusedAnswer
@@ -65,9 +65,7 @@ def play(case: Case, playbook: Playbook, host: CaseHost, workspace: Workspace, s
         own = CaseWorkspace(host, place, workspace, given)
         stage = CaseStage(given, RunStore(database), clock)
         stack.enter_context(_on(host, stage))
-        player = _Player(
-            given, from_document(playbook.document, host), own, database, clock, stage, simulation
-        )
+        player = _Player(given, playbook, own, database, clock, stage, simulation, host.parsed)
         return player.play()
 
 
@@ -101,6 +99,7 @@ class _Player:
         clock: CaseClock,
         stage: CaseStage,
         simulation: Simulation | None,
+        parsed: dict[str, Playbook],
     ) -> None:
         self._given = given
         self._playbook = playbook
@@ -118,7 +117,7 @@ class _Player:
         self._session = Session(self._opener, playbook.name, [self._task], once=True, stop=self._stop)
         self._interpreter = Interpreter(
             workspace.host, self._runs, self._feeds, self._opener, self._figures, CaseStop(clock),
-            on_end=lambda _segment: None, on_failure=self._failed,
+            on_end=lambda _segment: None, on_failure=self._failed, parsed=parsed,
         )  # fmt: skip
         self._failures: list[CounterplayError] = []
         self._said: set[tuple[str, int]] = set()
@@ -241,7 +240,7 @@ class _Player:
         runs.sort(key=lambda run: int(run.meta["unit"].removeprefix("given-")))
         took: timedelta = self._clock.now() - began
         names = {self._stage.name(one.run_id, one.step_id) for one in self._approvals.listed(None)}
-        for step in self._given.approvals:
+        for step in self._given.asked:
             if step not in names and not any(name.partition("[")[0] == step for name in names):
                 trouble.append(f"`approvals: {step}`: nobody was asked there")
         return Seen(

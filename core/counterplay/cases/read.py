@@ -20,7 +20,9 @@ from counterplay.language.arguments import problems
 from counterplay.language.build import all_steps, step_ids
 from counterplay.language.findings import Finding, did_you_mean
 from counterplay.language.yaml_text import MAX_BYTES, Document, read
+from counterplay.modules import Control
 from counterplay.plugins import PluginHost
+from counterplay.workspace import with_article
 
 Path = tuple[str | int, ...]
 Find = Callable[[str], Playbook | PlaybookSet]
@@ -134,6 +136,7 @@ class _Checker:
         yield from self._named_steps((*here, "approvals"), given.get("approvals", {}))
         yield from self._named_steps((*here, "answers"), given.get("answers", {}))
         for step, answers in given.get("answers", {}).items():
+            yield from self._answerable((*here, "answers", step), step)
             several = isinstance(answers, list)
             for number, answer in enumerate(answers if several else [answers]):
                 place = (*here, "answers", step, *((number,) if several else ()))
@@ -142,6 +145,19 @@ class _Checker:
                     reason = "an attempt that fails has no result"
                     yield self._document.finding((*place, "error"), reason, "give one of them", key=True)
         yield from self._as_configured(here, given)
+
+    def _answerable(self, here: Path, step: str) -> Iterator[Finding]:
+        """Only actions are answered for: everything else really runs in a case."""
+        info = self._host.modules.get(self._steps.get(step.partition("[")[0], {}).get("uses", ""))
+        if info is None or "/" in step or (info.kind == "action" and not issubclass(info.cls, Control)):
+            return
+        what = "directs the run" if info.kind == "action" else f"is {with_article(info.kind)}"
+        yield self._document.finding(
+            here,
+            f"{info.uses} {what}, so that it takes no answer",
+            "what people say stands under `approvals`, what a sink takes under `expect`",
+            key=True,
+        )
 
     def _as_configured(self, here: Path, given: JsonObject) -> Iterator[Finding]:
         """What stands as it would in `counterplay.yaml`."""

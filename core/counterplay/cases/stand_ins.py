@@ -29,6 +29,7 @@ from counterplay.errors import (
 )
 from counterplay.events import Event, JsonObject, Receipt, Unit
 from counterplay.hookspecs import EffectVerdict
+from counterplay.language import Playbook
 from counterplay.modules import Action, Connection, Context, Control, Module, Sink, StepContext, Trigger
 from counterplay.plugins import PluginHost
 from counterplay.runtime.planning_wire import _Nothing
@@ -118,6 +119,8 @@ class CaseHost(PluginHost):
     def __init__(self, host: PluginHost) -> None:
         super().__init__()
         self.theatre = Theatre()
+        self.parsed: dict[str, Playbook] = {}
+        """The playbooks of snapshots: compiling their expressions takes longer than a case's own work."""
         self.plugins = host.plugins
         self.disabled = host.disabled
         self._manager = host._manager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import Any
@@ -35,15 +35,18 @@ class Guards:
         Where a guard counted in the journal, the next effect is asked about only after the block, so that
         two do not pass one limit.
         """
-        counting = _Counting(self._journal)
         with ExitStack() as turn:
             turn.enter_context(self._one_at_a_time)
-            if self._database is not None:
-                turn.enter_context(self._database.alone("guards"))
+            counting = _Counting(self._journal, lambda: self._alone(turn))
             verdict = self._verdict(intent, context, counting)
             if not counting.asked:
                 turn.close()
             yield verdict
+
+    def _alone(self, turn: ExitStack) -> None:
+        """Nor does a guard of another worker count meanwhile."""
+        if self._database is not None:
+            turn.enter_context(self._database.alone("guards"))
 
     def verdict(self, intent: EffectIntent, context: StepContext) -> EffectVerdict | None:
         """The same for an effect that is only planned."""
@@ -81,19 +84,25 @@ _NOBODY = (
 
 
 class _Counting:
-    """A journal that remembers whether it was asked."""
+    """A journal that calls `first` before it is asked for the first time, and remembers that it was."""
 
-    def __init__(self, journal: EffectJournal) -> None:
+    def __init__(self, journal: EffectJournal, first: Callable[[], None]) -> None:
         self._journal = journal
+        self._first = first
         self.asked = False
 
     def effects(self, since: datetime, **rest: Any) -> int:
-        self.asked = True
+        self._note()
         return self._journal.effects(since, **rest)
 
     def runs_with_effects(self, since: datetime, playbook: str, **rest: Any) -> int:
-        self.asked = True
+        self._note()
         return self._journal.runs_with_effects(since, playbook, **rest)
+
+    def _note(self) -> None:
+        if not self.asked:
+            self.asked = True
+            self._first()
 
 
 class _Nothing:

@@ -68,7 +68,9 @@ class Interpreter:
         stop: threading.Event,
         on_end: Callable[[str], None],
         on_failure: Callable[[CounterplayError], None],
+        parsed: dict[str, Playbook] | None = None,
     ) -> None:
+        """`parsed` keeps the playbooks of snapshots, for interpreters that follow one another."""
         self._host = host
         self._runs = runs
         self._opener = opener
@@ -80,7 +82,7 @@ class Interpreter:
         guardrails = opener.workspace.guardrails
         effects = EffectRunner(host, runs, Targets(runs.database), opener.secrets.mask_json, guardrails)
         self._attempts = Attempts(host, runs, opener, effects, self._sender, figures, stop)
-        self._playbooks: dict[str, Playbook] = {}
+        self._playbooks: dict[str, Playbook] = parsed if parsed is not None else {}
         self._parsing = threading.Lock()
 
     def segment(self, name: str, record: Recorder) -> None:

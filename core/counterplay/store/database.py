@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL, make_url
 from counterplay.clock import now, to_text
 from counterplay.errors import BusyError, ContendedError, StateError
 from counterplay.events import JsonObject
+from counterplay.store.locks import Locks, number
 from counterplay.store.turns import Turns
 
 HEAD = "0008"
@@ -31,7 +32,9 @@ class Database:
         self.url = url
         self.engine = engine
         self.turns = Turns(engine.connect)
-        self._holding = _engine(url, isolation_level="AUTOCOMMIT", max_overflow=100)
+        self._locks = (
+            None if self.sqlite else Locks(_engine(url, isolation_level="AUTOCOMMIT", max_overflow=100))
+        )
 
     @property
     def path(self) -> Path | None:
@@ -50,8 +53,13 @@ class Database:
 
     @contextmanager
     def write_short(self) -> Iterator[sa.Connection]:
-        """The same for a few statements: it may share its commit with others that come at the same time."""
-        with explained(self.url), self.turns.shared() as connection:
+        """The same for a few statements, which lock the rows that they go by.
+
+        On SQLite it may share its commit with others that come at the same time; PostgreSQL takes several
+        at once, as it does from several workers.
+        """
+        shared = self.turns.shared if self.sqlite else self.engine.begin
+        with explained(self.url), shared() as connection:
             yield connection
 
     @contextmanager
@@ -67,33 +75,22 @@ class Database:
         False, with `wait=False`: another one is. A SQLite file has one worker, so there is nothing to do. The
         database ends the turn of a process that dies.
         """
-        if self.sqlite:
+        if self._locks is None:
             yield True
             return
-        number = _number(name)
-        with explained(self.url), self._holding.connect() as connection:
-            take = sa.func.pg_advisory_lock if wait else sa.func.pg_try_advisory_lock
-            got = bool(connection.execute(sa.select(take(number))).scalar()) or wait
-            try:
-                yield got
-            finally:
-                if got:
-                    connection.execute(sa.select(sa.func.pg_advisory_unlock(number)))
+        with explained(self.url), self._locks.hold(name, wait=wait) as got:
+            yield got
 
     def close(self) -> None:
-        self._holding.dispose()
         self.turns.close()
+        if self._locks is not None:
+            self._locks.close()
         self.engine.dispose()
 
 
 def storable(text: str) -> str:
     """The text with what a database cannot carry (a lone surrogate or a NUL, from an event) as an escape."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _number(name: str) -> int:
-    """The number under which PostgreSQL knows a turn (64 bits, signed)."""
-    return int.from_bytes(hashlib.sha256(f"counterplay {name}".encode()).digest()[:8], signed=True)
 
 
 def open_database(url: str, *, create: bool = True) -> Database:
@@ -145,7 +142,7 @@ def _has_tables(connection: sa.Connection) -> bool:
 def _engine(url: URL, **server: Any) -> sa.Engine:
     """A pool of connections; `server` are settings of one to a PostgreSQL."""
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, **server)
+        return pinged_when_old(sa.create_engine(url, **server))
     # A write transaction must take its lock when it begins: a read that turns into a write cannot wait.
     engine = sa.create_engine(url, pool_size=4, max_overflow=4, connect_args={"timeout": 30})
 
@@ -159,6 +156,30 @@ def _engine(url: URL, **server: Any) -> sa.Engine:
     def _on_begin(connection: sa.Connection) -> None:
         begin = "BEGIN IMMEDIATE" if _is_write(connection) else "BEGIN"
         connection.connection.driver_connection.execute(begin)  # type: ignore[union-attr]  # it is open
+
+    return engine
+
+
+PING_AFTER = 5.0
+"""Seconds: a connection to a server that lay idle for longer is asked whether it still lives."""
+
+
+def pinged_when_old(engine: sa.Engine) -> sa.Engine:
+    """What `pool_pre_ping` does, without a round trip for each of many short transactions."""
+
+    @sa.event.listens_for(engine, "checkin")
+    def _laid_down(_connection: Any, record: Any) -> None:
+        record.info["since"] = time.monotonic()
+
+    @sa.event.listens_for(engine, "checkout")
+    def _taken_up(connection: Any, record: Any, _proxy: Any) -> None:
+        since = record.info.get("since")
+        if since is None or time.monotonic() - since < PING_AFTER:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise sa.exc.DisconnectionError from error  # the pool connects anew
 
     return engine
 
@@ -189,7 +210,7 @@ def _prepare_file(path: Path) -> None:
 
 def _migrate(connection: sa.Connection, url: URL) -> None:
     if url.get_backend_name() == "postgresql":  # one of several workers that start at once
-        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_number("migration"))))
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number("migration"))))
     version = None
     if _has_tables(connection):
         version = connection.execute(sa.text("SELECT version_num FROM cp_schema_version")).scalar()

@@ -19,7 +19,7 @@ from counterplay.store.key_hours import Hour, prints_of
 from counterplay.store.key_pages import Pages, seal, sealed, unseal
 from counterplay.store.tables import key_hour, key_page, unit, unit_keys
 
-_MEMORY = 16_000_000
+_MEMORY = 28_000_000  # two hours of 100 million events a week, which are asked for all the time
 _WORTH_PAGES = 4096  # an hour with fewer ids is read back from its units
 _COOLING = 0.95  # of what is known of an hour's use, at each claim
 _WORTH_A_TABLE = 100  # so many ids of an hour in one claim bring it back into memory

@@ -15,6 +15,7 @@ trigger: {uses: std.manual}
 inputs: {limit: {type: integer, default: 1}}
 steps:
   - {id: user, uses: m365.get_user, connection: contoso, with: {user_id: a}}
+  - {id: rest, uses: std.wait, with: {duration: 1s}}
 sinks:
   - {uses: std.jsonl, with: {path: out.jsonl}}
 """
@@ -58,6 +59,10 @@ def findings(bench: Any, tmp_path: Path) -> Any:
             "tried.yaml:4:42: an attempt that fails has no result; give one of them",
         ),
         (
+            "given: {answers: {rest: {}}}\n    expect: {runs: 1}",
+            "tried.yaml:4:23: std.wait directs the run, so that it takes no answer; what people say stands",
+        ),
+        (
             "given: {inputs: {limits: 2}}\n    expect: {runs: 1}",
             "tried.yaml:4:22: the playbook has no input 'limits'; did you mean 'limit'?",
         ),
@@ -76,11 +81,11 @@ def findings(bench: Any, tmp_path: Path) -> Any:
         ),
         (
             "expect: {steps: {user: succeeded, other: skipped}}",
-            "tried.yaml:4:39: the playbook has no step 'other'; its steps: user",
+            "tried.yaml:4:39: the playbook has no step 'other'; its steps: user, rest",
         ),
         (
             "expect: {effects: [{step: other}]}",
-            "tried.yaml:4:31: the playbook has no step 'other'; its steps: user",
+            "tried.yaml:4:31: the playbook has no step 'other'; its steps: user, rest",
         ),
         (
             "expect: {sinks: {intake.forward: events}}",
