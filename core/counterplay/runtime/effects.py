@@ -23,6 +23,7 @@ from counterplay.errors import (
 )
 from counterplay.events import JsonObject
 from counterplay.hookspecs import EffectIntent
+from counterplay.language.arguments import problems
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
 from counterplay.runtime.guards import Guards, refuse_write
@@ -274,6 +275,16 @@ class EffectRunner:
             copy: JsonObject = json.loads(json.dumps(result, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise PermanentError(f"{uses}: {error}", hint="this is a fault of the plugin") from error
+        schema = self._host.module(uses).schema
+        described = schema.get("$defs", {}).get("result")
+        if described is not None:
+            whole = {"$defs": schema["$defs"], **described}  # it may refer to its neighbours
+            for wrong in problems(copy, whole):
+                where = ".".join(("result", *map(str, wrong.path)))
+                raise PermanentError(
+                    f"{uses}: what it returned is not what its schema says: {where}: {wrong.message}",
+                    hint="this is a fault of the plugin",
+                )
         masked: JsonObject = self._mask_json(copy)
         return masked
 

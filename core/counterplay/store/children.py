@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
 from counterplay.events import JsonObject
+from counterplay.store.artifacts import INLINE_EVENT, put
 from counterplay.store.runs import ENDED, RunStore, StoredRun
 from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import approval, attempt, effect, run, snapshot, step
@@ -57,7 +58,7 @@ def spawn(
                 playbook=one.playbook or row.playbook,
                 run_key=row.run_key,
                 snapshot=digest,
-                event=row.event if one.event is None else one.event,
+                event=row.event if one.event is None else put(connection, parent.id, one.event, INLINE_EVENT),
                 meta=row.meta,
                 inputs=row.inputs if one.inputs is None else json.dumps(one.inputs),
                 connections=row.connections,

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from counterplay.clock import from_text, now, to_text
+from counterplay.store.artifacts import INLINE_EVENT, put
 from counterplay.store.database import storable
 from counterplay.store.run_records import NewRun
 from counterplay.store.statements import insert_or_ignore
@@ -48,7 +49,7 @@ class Outbox:
                     playbook=one.playbook,
                     run_key=storable(one.run_key),
                     snapshot=digest,
-                    event=one.event,
+                    event=put(connection, one.id, one.event, INLINE_EVENT),
                     meta=json.dumps(one.meta),
                     inputs=json.dumps(one.inputs),
                     connections=json.dumps(one.connections),

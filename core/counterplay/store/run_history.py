@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from counterplay.clock import to_text
+from counterplay.store.artifacts import got
 from counterplay.store.database import Database
 from counterplay.store.run_records import StoredRun
 from counterplay.store.statements import loads
@@ -87,13 +88,14 @@ class RunHistory:
     def _select(self, query: sa.Select[Any]) -> list[StoredRun]:
         with self.database.read() as connection:
             rows = connection.execute(query).all()
+            events = [got(connection, row.event) for row in rows]
         return [
             StoredRun(
                 id=row.id,
                 tenant=row.tenant,
                 playbook=row.playbook,
                 document=json.loads(row.document),
-                event=row.event,
+                event=event,
                 meta=json.loads(row.meta),
                 inputs=json.loads(row.inputs),
                 connections=json.loads(row.connections),
@@ -115,5 +117,5 @@ class RunHistory:
                 failed_at=loads(row.failed_at),
                 tell=row.tell,
             )
-            for row in rows
+            for row, event in zip(rows, events, strict=True)
         ]

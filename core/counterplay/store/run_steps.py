@@ -7,6 +7,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
+from counterplay.store.artifacts import INLINE_RESULT, got, put
 from counterplay.store.database import Database, storable
 from counterplay.store.leases import Lease, Leased, LeaseLost
 from counterplay.store.run_records import StoredAttempt, StoredStep
@@ -27,6 +28,7 @@ class StepRows(Leased):
             rows = connection.execute(
                 sa.select(step).where(step.c.run_id == identity).order_by(step.c.position)
             ).all()
+            results = [row.result and got(connection, row.result.encode()).decode() for row in rows]
         return [
             StoredStep(
                 step_id=row.step_id,
@@ -34,14 +36,14 @@ class StepRows(Leased):
                 status=row.status,
                 attempts=row.attempts,
                 arguments=loads(row.arguments),
-                result=loads(row.result),
+                result=loads(result),
                 error=row.error,
                 started=row.started,
                 ended=row.ended,
                 due=row.due,
                 position=row.position,
             )
-            for row in rows
+            for row, result in zip(rows, results, strict=True)
         ]
 
     def attempts(self, identity: str) -> list[StoredAttempt]:
@@ -60,13 +62,16 @@ class StepRows(Leased):
     def put_step(self, connection: sa.Connection, identity: str, one: StoredStep) -> None:
         """Write a step's row, whether it is there or not."""
         self._pending.pop((identity, one.step_id), None)
+        result = dumps(one.result)
+        if result is not None and len(result) > INLINE_RESULT:
+            result = put(connection, identity, result.encode(), INLINE_RESULT).decode()
         values = {
             "position": one.position,
             "uses": one.uses,
             "status": one.status,
             "attempts": one.attempts,
             "arguments": dumps(one.arguments),
-            "result": dumps(one.result),
+            "result": result,
             "error": one.error and storable(one.error),
             "started": one.started,
             "ended": one.ended,
