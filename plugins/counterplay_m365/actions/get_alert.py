@@ -12,7 +12,7 @@ class GetAlert(Action):
     Needs:
         Graph application permission `SecurityAlert.Read.All`.
     Result:
-        The alert as Graph spells it.
+        `{"alert_id": str, "alert": {...}}`, the alert as Graph spells it.
     Source:
         https://learn.microsoft.com/graph/api/security-alert-get
     """
@@ -21,5 +21,7 @@ class GetAlert(Action):
     connection = "m365.tenant"
 
     def run(self, context: StepContext) -> JsonObject:
-        found = Cases(context).case(ALERT, self.arguments["alert_id"])
-        return {name: value for name, value in found.items() if not name.startswith("@odata.")}
+        identity = self.arguments["alert_id"]
+        found = Cases(context).case(ALERT, identity)
+        shown = {name: value for name, value in found.items() if not name.startswith("@odata.")}
+        return {"alert_id": identity, "alert": shown}

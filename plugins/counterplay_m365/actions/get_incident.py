@@ -12,7 +12,7 @@ class GetIncident(Action):
     Needs:
         Graph application permission `SecurityIncident.Read.All`.
     Result:
-        The incident as Graph spells it.
+        `{"incident_id": str, "incident": {...}}`, the incident as Graph spells it.
     Source:
         https://learn.microsoft.com/graph/api/security-incident-get
     """
@@ -21,5 +21,7 @@ class GetIncident(Action):
     connection = "m365.tenant"
 
     def run(self, context: StepContext) -> JsonObject:
-        found = Cases(context).case(INCIDENT, self.arguments["incident_id"])
-        return {name: value for name, value in found.items() if not name.startswith("@odata.")}
+        identity = self.arguments["incident_id"]
+        found = Cases(context).case(INCIDENT, identity)
+        shown = {name: value for name, value in found.items() if not name.startswith("@odata.")}
+        return {"incident_id": identity, "incident": shown}

@@ -304,11 +304,12 @@ def test_a_tenant_id_that_is_no_guid_is_refused(connect: Connect, tenant_id: str
 
 @pytest.mark.parametrize("cloud", CLOUDS)
 def test_a_cloud_sets_all_addresses(connect: Connect, cloud: str) -> None:
-    """Sign-in, Graph and audit feed belong to one cloud unless an address is given."""
+    """Sign-in, Graph, audit feed and Defender belong to one cloud unless an address is given."""
     connection = connect(cloud=cloud)
+    known = CLOUDS[cloud]
 
-    assert connection.authority == CLOUDS[cloud].authority
-    assert list(connection.origins()) == [CLOUDS[cloud].graph, CLOUDS[cloud].activity]
+    assert connection.authority == known.authority
+    assert list(connection.origins()) == [one for one in (known.graph, known.activity, known.defender) if one]
     assert connect(cloud=cloud, graph_url="https://proxy:1/").graph_url == "https://proxy:1"
 
 
