@@ -59,6 +59,7 @@ DEFENDER = Licence(
         "AAD_PREMIUM_P2",
     ),
 )
+MACHINES = Licence("Defender for Endpoint", ("WINDEFATP", "MDE_LITE", "MDE_SMB"))
 HUNTING = Licence(
     "a Defender plan with advanced hunting",
     ("MTP", "WINDEFATP", "THREAT_INTELLIGENCE", "ATA", "ADALLOM_S_STANDALONE"),

@@ -120,7 +120,8 @@ class Tenant(Connection):
         return limits.of(request.method or "GET", path, self._tenant, app, self._scale)
 
     def service(self, origin: str) -> str:
-        named = [name for name, url in self._urls() if _origin(url) == origin]
+        here = [name for name, url in self._urls() if _origin(url) == origin]
+        named = [name for name in here if name != ENDPOINT] or here  # it may stand behind Graph's host
         return named[0] if len(named) == 1 else "Microsoft 365"
 
     def ca_file(self) -> str | None:

@@ -241,6 +241,7 @@ def test_the_plugin_offers_one_connection_as_tenant_and_as_intake(tmp_path: Path
         "graph_url",
         "limits_scale",
         "activity_url",
+        "defender_url",
         "ca_file",
     }
     assert set(intake) == {"url", "intake_key", "ca_file"}
