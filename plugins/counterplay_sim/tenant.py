@@ -32,6 +32,7 @@ GRANTS = {
     "graph": [
         "AuditLog.Read.All",
         "AuditLogsQuery.Read.All",
+        "Device.ReadWrite.All",
         "Directory.Read.All",
         "IdentityRiskEvent.Read.All",
         "IdentityRiskyUser.Read.All",

@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parents[2] / "playbooks"
 _SERVICES = {
     "Microsoft Graph": "graph",
     "Office 365 Management APIs": "activity",
-    "WindowsDefenderATP": "defender",
+    "Defender for Endpoint": "defender",
 }
 
 
@@ -144,8 +144,9 @@ class Scene:
             old, new = before.get(key), now.get(key)
             if isinstance(old, dict) and isinstance(new, dict):
                 for name in old.keys() | new.keys():
-                    if old.get(name) != new.get(name):
-                        found[f"{key}/{name}"] = (old.get(name), new.get(name))
+                    was, now_is = old.get(name), new.get(name)
+                    if was != now_is and (was or now_is or not name.startswith("@sim.")):
+                        found[f"{key}/{name}"] = (was, now_is)
             elif old != new:
                 found[key] = (old, new)
         return found

@@ -18,7 +18,10 @@ PLAYBOOKS = {
     if isinstance(loaded := load(file, WORKSPACE.host), Playbook)
 }
 #: Named because something more is read with it; nothing is refused without it.
-OPTIONAL = {"office365-to-intake": {"ActivityFeed.ReadDlp"}}
+OPTIONAL = {
+    "office365-to-intake": {"ActivityFeed.ReadDlp"},
+    "triage-alert": {"RoleManagement.Read.Directory"},
+}
 _PERMISSION = re.compile(r"\b[A-Z][A-Za-z-]*(?:\.[A-Z][A-Za-z]*)+\b")
 
 

@@ -16,8 +16,10 @@ ANSWERS = [
     ("business-email-compromise", "business-email-compromise", 2),
     ("malicious-oauth-consent", "contain-malicious-oauth-app", 1),
     ("malicious-oauth-tenant-wide", "contain-malicious-oauth-app", 1),
+    ("aitm-token-theft", "contain-compromised-account", 1),
     ("password-spray", "contain-compromised-account", 1),
     ("mfa-fatigue", "contain-compromised-account", 1),
+    ("compromised-device", "isolate-user-and-devices", 1),
     ("mass-download", "contain-compromised-account", 1),
 ]
 

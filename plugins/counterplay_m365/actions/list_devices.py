@@ -15,7 +15,7 @@ class ListDevices(Action):
         Graph application permission `User.Read.All`, and `Device.Read.All` for the properties.
     Result:
         `{"user_id": str, "devices": [{"id", "device_id", "name", "enabled", "system", "version",
-        "compliant", "managed", "trust", "last_sign_in"}]}`
+        "compliant", "managed", "trust", "registered", "last_sign_in"}]}`
     Source:
         https://learn.microsoft.com/graph/api/user-list-registereddevices
     """
@@ -40,5 +40,6 @@ def _shown(one: JsonObject) -> JsonObject:
         "compliant": one.get("isCompliant"),
         "managed": one.get("isManaged"),
         "trust": one.get("trustType"),
+        "registered": one.get("registrationDateTime"),
         "last_sign_in": one.get("approximateLastSignInDateTime"),
     }

@@ -394,7 +394,8 @@ def test_runs_are_listed_and_shown_with_steps_and_effects(desk: Any) -> None:
     assert (ran.code, run["status"]) == (0, "succeeded")
     assert table[1].split()[:3] == [run["id"], "contain-compromised-account", "succeeded"]
     assert shown.code == 0
-    steps = ["user", "block", "revoke", "rules", "methods", "remove_methods", "not_blocked", "sink:1"]
+    steps = ["user", "block", "revoke", "rules", "methods", "remove_methods", "devices", "disable_devices"]
+    steps += ["not_blocked", "sink:1"]
     assert [step["step_id"] for step in data["steps"]] == steps
     assert {effect["status"] for effect in data["effects"]} == {"done"}
     assert "Z  block  m365.block_sign_in  succeeded in " in shown.out
