@@ -12,9 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import sqlalchemy as sa
 
+from counterplay.store.key_hours import PAGE_BITS
 from counterplay.store.tables import key_page
 
-_SHIFT = 52  # the first twelve bits of a fingerprint are its page
+_SHIFT = 64 - PAGE_BITS
+_AT_ONCE = 128  # pages that are read in one question, so that an hour is never in memory twice
 
 
 class Pages:
@@ -88,29 +90,29 @@ def _row(feed_id: int, hour: int, page: int, prints: array[int], owners: array[i
     }
 
 
-def seal(connection: sa.Connection, feed_id: int, hour: int, entries: Iterable[tuple[int, int]]) -> None:
-    """Write all (fingerprint, owner) of an hour as its pages."""
-    pages: dict[int, tuple[array[int], array[int]]] = {}
-    for one, owner in entries:
-        prints, owners = pages.setdefault(one >> _SHIFT, (array("Q"), array("I")))
-        prints.append(one)
-        owners.append(owner)
-    rows = []
-    for number, (prints, owners) in pages.items():
-        order = sorted(range(len(prints)), key=prints.__getitem__)
-        ordered = array("Q", [prints[at] for at in order]), array("I", [owners[at] for at in order])
-        rows.append(_row(feed_id, hour, number, *ordered))
-    if rows:
-        connection.execute(key_page.insert(), rows)
+def seal(
+    connection: sa.Connection, feed_id: int, hour: int, parts: Iterable[Iterable[tuple[int, int]]]
+) -> None:
+    """Write all (fingerprint, owner) of an hour as its pages; those of a page are in one part."""
+    for entries in parts:
+        pages: dict[int, tuple[array[int], array[int]]] = {}
+        for one, owner in sorted(entries):
+            prints, owners = pages.setdefault(one >> _SHIFT, (array("Q"), array("I")))
+            prints.append(one)
+            owners.append(owner)
+        rows = [_row(feed_id, hour, number, *page) for number, page in pages.items()]
+        if rows:
+            connection.execute(key_page.insert(), rows)
 
 
 def unseal(connection: sa.Connection, feed_id: int, hour: int) -> Iterator[tuple[array[int], array[int]]]:
-    """Take an hour back: its fingerprints and owners page by page, and no pages on disk any more."""
-    rows = connection.execute(
-        sa.select(key_page.c.prints, key_page.c.owners).where(*_of(feed_id, hour))
-    ).all()
-    connection.execute(sa.delete(key_page).where(*_of(feed_id, hour)))
-    return ((array("Q", prints), array("I", owners)) for prints, owners in rows)
+    """Take an hour back: its fingerprints and owners page by page, after which no page is on disk."""
+    for first in range(0, 1 << PAGE_BITS, _AT_ONCE):
+        here = (*_of(feed_id, hour), key_page.c.page.between(first, first + _AT_ONCE - 1))
+        rows = connection.execute(sa.select(key_page.c.prints, key_page.c.owners).where(*here)).all()
+        connection.execute(sa.delete(key_page).where(*here))
+        for prints, owners in rows:
+            yield array("Q", prints), array("I", owners)
 
 
 def sealed(connection: sa.Connection, feed_id: int) -> set[int]:
