@@ -1,15 +1,15 @@
 """The ids of one hour in memory: fingerprints and owners in flat arrays, 12 to 36 bytes an id.
 
 An hour is a list of small tables, by the first bits of the fingerprint. One table that doubles would need
-its old and new self side by side, 25 MB for a busy hour; a small one that is full splits into two of its
-own size. Each has pages of its own from the system: in the heap, between the bodies that come and go, the
-tables would keep as much again from being used.
+its old and new self side by side, 25 MB for a busy hour, and leave holes in the heap that nothing else
+fits into. A small one that is full splits into two of its own size, and what an hour leaves behind fits
+the next.
 """
 
 from __future__ import annotations
 
-import mmap
 import struct
+from array import array
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 
@@ -32,9 +32,8 @@ class _Table:
     def __init__(self, size: int, depth: int) -> None:
         self.depth = depth
         self.mask = size - 1
-        memory = memoryview(mmap.mmap(-1, size * _SLOT, access=mmap.ACCESS_COPY))
-        self.prints = memory[: 8 * size].cast("Q")
-        self.owners = memory[8 * size :].cast("I")
+        self.prints = array("Q", (0,)) * size
+        self.owners = array("I", (0,)) * size
         self.room = size * 2 // 3
 
     def entries(self) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """The tables of an hour against a plain dictionary, for fingerprints that are spread and that are not."""
 
 import random
+from array import array
 from collections.abc import Callable
 
 import pytest
@@ -41,4 +42,6 @@ def test_an_hour_remembers_what_it_was_told(made: Callable[[int], int]) -> None:
     assert hour.count == sum(map(len, parts)) == len(model)
     pages = [{one >> (64 - PAGE_BITS) for one, _ in part} for part in parts]
     assert sum(map(len, pages)) == len(set().union(*pages))  # no page lies in two parts
-    assert COUNT * 12 < hour.size < COUNT * 12 * (3.5 if made is spread else 8)
+    slot = array("Q").itemsize + array("I").itemsize
+    assert hour.size % slot == 0
+    assert COUNT * slot < hour.size < COUNT * slot * (3.5 if made is spread else 8)
