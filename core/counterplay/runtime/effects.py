@@ -274,7 +274,7 @@ class EffectRunner:
                 raise TypeError(f"it returned {type(result).__name__}, not a JSON object")
             copy: JsonObject = json.loads(json.dumps(result, allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise PermanentError(f"{uses}: {error}", hint="this is a fault of the plugin") from error
+            raise PermanentError(f"{uses}: {error}", hint=self._report(uses)) from error
         schema = self._host.module(uses).schema
         described = schema.get("$defs", {}).get("result")
         if described is not None:
@@ -283,10 +283,14 @@ class EffectRunner:
                 where = ".".join(("result", *map(str, wrong.path)))
                 raise PermanentError(
                     f"{uses}: what it returned is not what its schema says: {where}: {wrong.message}",
-                    hint="this is a fault of the plugin",
+                    hint=self._report(uses),
                 )
         masked: JsonObject = self._mask_json(copy)
         return masked
+
+    def _report(self, uses: str) -> str:
+        plugin = self._host.module(uses).distribution
+        return f"this is a fault of the plugin: update {plugin}, or report it to its authors"
 
 
 def failed(error: WorkError, effect: str | None = None) -> Outcome:
