@@ -277,17 +277,21 @@ class EffectRunner:
                 raise TypeError(f"it returned {type(result).__name__}, not a JSON object")
             copy: JsonObject = json.loads(json.dumps(result, allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise PermanentError(f"{uses}: {error}", hint="this is a fault of the plugin") from error
+            raise PermanentError(f"{uses}: {error}", hint=self._report(uses)) from error
         described = self._host.module(uses).result_schema
         if described is not None:
             for wrong in problems(copy, described):
                 where = ".".join(("result", *map(str, wrong.path)))
                 raise PermanentError(
                     f"{uses}: {NOT_AS_DECLARED}: {where}: {wrong.message}",
-                    hint="this is a fault of the plugin",
+                    hint=self._report(uses),
                 )
         masked: JsonObject = self._mask_json(copy)
         return masked
+
+    def _report(self, uses: str) -> str:
+        plugin = self._host.module(uses).distribution
+        return f"this is a fault of the plugin: update {plugin}, or report it to its authors"
 
 
 def failed(error: WorkError, effect: str | None = None) -> Outcome:
