@@ -36,6 +36,9 @@ from counterplay.store.runs import RunStore, StoredEffect
 log = logging.getLogger("counterplay.runs")
 
 
+NOT_AS_DECLARED = "what it returned is not what its schema says"
+
+
 class Targets:
     """Effects on one target (tenant, object) happen one after the other, whichever worker makes them."""
 
@@ -275,14 +278,12 @@ class EffectRunner:
             copy: JsonObject = json.loads(json.dumps(result, allow_nan=False))
         except (TypeError, ValueError) as error:
             raise PermanentError(f"{uses}: {error}", hint=self._report(uses)) from error
-        schema = self._host.module(uses).schema
-        described = schema.get("$defs", {}).get("result")
+        described = self._host.module(uses).result_schema
         if described is not None:
-            whole = {"$defs": schema["$defs"], **described}  # it may refer to its neighbours
-            for wrong in problems(copy, whole):
+            for wrong in problems(copy, described):
                 where = ".".join(("result", *map(str, wrong.path)))
                 raise PermanentError(
-                    f"{uses}: what it returned is not what its schema says: {where}: {wrong.message}",
+                    f"{uses}: {NOT_AS_DECLARED}: {where}: {wrong.message}",
                     hint=self._report(uses),
                 )
         masked: JsonObject = self._mask_json(copy)
