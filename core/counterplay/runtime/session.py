@@ -454,6 +454,7 @@ class Session:
             feed.failure is not None and not isinstance(feed.failure, BlockedError) for feed in feeds
         )
         failed = failed or any(self.figures[name] for name in _FAILING)
+        failed = self._still_quarantined(feeds, FeedStore(runs.database)) or failed
         blocked = bool(waiting) or any(
             isinstance(feed.failure, BlockedError) or any(one.pause.blocked for one in feed.subscribers)
             for feed in feeds
@@ -479,6 +480,26 @@ class Session:
             lines=tuple(lines),
             seconds=time.monotonic() - began,
         )
+
+    def _still_quarantined(self, feeds: Sequence[Feed], store: FeedStore) -> bool:
+        """Units that are set aside until somebody tries them again, whichever invocation set them aside.
+
+        Events that were given by hand are the business of the invocation that they were given to.
+        """
+        found = False
+        for feed in feeds:
+            if isinstance(feed.trigger, HandTrigger):
+                continue
+            aside = store.set_aside_of([feed.feed_id])
+            count = sum(status == "quarantined" for _, status, _ in aside)
+            if count:
+                found = True
+                text = "1 unit is quarantined" if count == 1 else f"{count:,} units are quarantined"
+                self.figures.notice(
+                    f"quarantine {feed.label}",
+                    f"{feed.label}: {text}: see `playbook ledger gaps`; `playbook ledger retry` tries again",
+                )
+        return found
 
     def _left(self, runs: RunStore) -> list[str]:
         """Runs that should have ended and have not; other workers' own are none of ours."""
