@@ -64,6 +64,12 @@ class ModuleInfo:
             ) from error
         return schema
 
+    @cached_property
+    def result_schema(self) -> JsonObject | None:
+        """What an action's result looks like, as a schema that stands alone."""
+        described = self.schema.get("$defs", {}).get("result")
+        return {"$defs": self.schema["$defs"], **described} if isinstance(described, dict) else None
+
     @property
     def permissions(self) -> list[JsonObject]:
         """What the connection's identity must be allowed: `{"resource", "any": [...], "for"}` each."""

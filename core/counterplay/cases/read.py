@@ -12,6 +12,7 @@ from typing import Any
 
 from counterplay._data_files import core_schemas
 from counterplay.cases.compare import OF_A_RUN
+from counterplay.cases.lenient import lenient
 from counterplay.cases.model import Case, TestFile, given_from
 from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
@@ -210,11 +211,9 @@ class _Checker:
         info = self._host.modules.get(self._steps.get(step.partition("[")[0], {}).get("uses", ""))
         if result is None or info is None or "/" in step:
             return
-        schema = info.schema.get("$defs", {}).get("result")
-        if not isinstance(schema, dict):
+        if info.result_schema is None:
             return
-        whole = {**_lenient(schema), "$defs": _lenient(info.schema.get("$defs", {}))}
-        for problem in problems(result, whole):
+        for problem in problems(result, lenient(info.result_schema)):
             yield self._document.finding(
                 (*here, *problem.path),
                 f"{info.uses} gives no such result: {problem.message}",
@@ -226,16 +225,3 @@ class _Checker:
 def _places(here: Path, items: list[JsonObject]) -> Iterator[tuple[Path, JsonObject]]:
     for number, item in enumerate(items):
         yield (*here, number), item
-
-
-def _lenient(schema: Any) -> Any:
-    """The schema without what it requires: an answer gives what the playbook looks at."""
-    if isinstance(schema, dict):
-        return {
-            key: _lenient(value)
-            for key, value in schema.items()
-            if not (key == "required" and isinstance(value, list))
-        }
-    if isinstance(schema, list):
-        return [_lenient(one) for one in schema]
-    return schema

@@ -10,13 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Protocol
 
 import pluggy
 import requests
 
+from counterplay.cases.lenient import lenient
 from counterplay.cases.model import Answer
 from counterplay.errors import (
     BlockedError,
@@ -31,7 +33,7 @@ from counterplay.events import Event, JsonObject, Receipt, Unit
 from counterplay.hookspecs import EffectVerdict
 from counterplay.language import Playbook
 from counterplay.modules import Action, Connection, Context, Control, Module, Sink, StepContext, Trigger
-from counterplay.plugins import PluginHost
+from counterplay.plugins import ModuleInfo, PluginHost
 from counterplay.runtime.planning_wire import _Nothing
 from counterplay.wire import Wire
 
@@ -113,6 +115,16 @@ class _CaseHooks:
     counterplay_after_effect = counterplay_run_started = counterplay_run_finished = _Unheard()
 
 
+@dataclass(frozen=True)
+class _Played(ModuleInfo):
+    """A module whose answers are recorded ones: they hold what the playbook looks at, not all."""
+
+    @cached_property
+    def result_schema(self) -> JsonObject | None:
+        found: JsonObject | None = lenient(super().result_schema)
+        return found
+
+
 class CaseHost(PluginHost):
     """The plugins of a host, with stand-ins for their actions and sinks."""
 
@@ -125,7 +137,13 @@ class CaseHost(PluginHost):
         self.disabled = host.disabled
         self._manager = host._manager
         self.modules = {
-            uses: replace(info, cls=_stand_in(info.cls, uses, self.theatre))
+            uses: _Played(
+                uses,
+                _stand_in(info.cls, uses, self.theatre),
+                info.plugin,
+                info.distribution,
+                info.schema_folder,
+            )
             for uses, info in host.modules.items()
         }
 

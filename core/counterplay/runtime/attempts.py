@@ -181,7 +181,7 @@ class Attempts:
         if isinstance(directive, Stop):
             result = {"status": directive.status, "reason": directive.reason}
             walk._end(row, "succeeded", outcome=Outcome("succeeded", result, arguments=given))
-            raise RunStopped(directive.status, directive.reason)
+            raise RunStopped(directive.status, directive.reason, step.id)
         raise PermanentError(
             f"{type(control).__name__} gave {type(directive).__name__}, which is no directive"
         )

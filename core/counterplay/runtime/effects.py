@@ -36,6 +36,9 @@ from counterplay.store.runs import RunStore, StoredEffect
 log = logging.getLogger("counterplay.runs")
 
 
+NOT_AS_DECLARED = "what it returned is not what its schema says"
+
+
 class Targets:
     """Effects on one target (tenant, object) happen one after the other, whichever worker makes them."""
 
@@ -274,19 +277,21 @@ class EffectRunner:
                 raise TypeError(f"it returned {type(result).__name__}, not a JSON object")
             copy: JsonObject = json.loads(json.dumps(result, allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise PermanentError(f"{uses}: {error}", hint="this is a fault of the plugin") from error
-        schema = self._host.module(uses).schema
-        described = schema.get("$defs", {}).get("result")
+            raise PermanentError(f"{uses}: {error}", hint=self._report(uses)) from error
+        described = self._host.module(uses).result_schema
         if described is not None:
-            whole = {"$defs": schema["$defs"], **described}  # it may refer to its neighbours
-            for wrong in problems(copy, whole):
+            for wrong in problems(copy, described):
                 where = ".".join(("result", *map(str, wrong.path)))
                 raise PermanentError(
-                    f"{uses}: what it returned is not what its schema says: {where}: {wrong.message}",
-                    hint="this is a fault of the plugin",
+                    f"{uses}: {NOT_AS_DECLARED}: {where}: {wrong.message}",
+                    hint=self._report(uses),
                 )
         masked: JsonObject = self._mask_json(copy)
         return masked
+
+    def _report(self, uses: str) -> str:
+        plugin = self._host.module(uses).distribution
+        return f"this is a fault of the plugin: update {plugin}, or report it to its authors"
 
 
 def failed(error: WorkError, effect: str | None = None) -> Outcome:

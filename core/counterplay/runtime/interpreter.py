@@ -194,7 +194,7 @@ class Interpreter:
             status, error, failure = self._ended(walk, self._steps_of(run, playbook), _frame_of(run))
             failed_at = _failed_at(failure, error)
             if playbook.finally_steps or playbook.sinks:
-                self._runs.set_outcome(run.id, status, error, failed_at)
+                self._runs.set_outcome(segment.lease, status, error, failed_at)
         walk.heed_cancel = False
         if playbook.finally_steps:
             segment.ending = {"status": status, "error": error}
@@ -221,7 +221,7 @@ class Interpreter:
             failure = failed.failure
             return "failed", f"step {failure.chain[0]}: {failure.error}", failure
         except RunStopped as stopped:
-            return stopped.status, stopped.reason if stopped.status == "failed" else None, None
+            return stopped.status, stopped.error, None
         except RunCancelled:
             by = walk.segment.lease.cancel or {}
             return "cancelled", f"cancelled by {by.get('by', 'somebody')}", None
@@ -250,8 +250,7 @@ class Interpreter:
                 segment=run.segment,
             )
         except RunStopped as stopped:
-            stop = {"status": stopped.status, "reason": stopped.reason}
-            self._runs.end(run.id, "succeeded", None, stop=stop, segment=run.segment)
+            self._runs.end(run.id, "succeeded", None, stop=stopped.to_document(), segment=run.segment)
         except RunCancelled:
             self._runs.end(run.id, "cancelled", "cancelled", segment=run.segment)
         else:

@@ -19,12 +19,23 @@ class Parked(Exception):
 
 
 class RunStopped(Exception):
-    """`std.stop` was reached."""
+    """`std.stop` was reached, at a step of this run or of a run inside it."""
 
-    def __init__(self, status: str, reason: str) -> None:
+    def __init__(self, status: str, reason: str, step_id: str) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.step_id = step_id
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed; None when it was told to end well."""
+        if self.status != "failed":
+            return None
+        return f"step {self.step_id}: it stopped the run" + (f": {self.reason}" if self.reason else "")
+
+    def to_document(self) -> JsonObject:
+        return {"status": self.status, "reason": self.reason, "step": self.step_id}
 
 
 class RunCancelled(Exception):

@@ -347,7 +347,7 @@ class Walk:
         stopped = next((one.stop for one in ended if one.stop is not None), None)
         if stopped is not None:
             self._end(row, "succeeded", result={"stopped": stopped})
-            raise RunStopped(stopped["status"], stopped["reason"])
+            raise RunStopped(stopped["status"], stopped["reason"], stopped.get("step", step.id))
         self.load_branches(step, ended)
         failed = [one for one in ended if one.status != "succeeded"]
         if not failed:

@@ -209,13 +209,13 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
 
     def set_outcome(
-        self, identity: str, outcome: str, error: str | None, failed_at: JsonObject | None = None
+        self, lease: Lease, outcome: str, error: str | None, failed_at: JsonObject | None = None
     ) -> None:
-        """How the steps ended; `finally` and the sinks are still to come."""
-        with self.database.write_short() as connection:
+        """How the steps ended; `finally` and the sinks are still to come. LeaseLost: others go on with it."""
+        with self.leased(lease) as connection:
             connection.execute(
                 sa.update(run)
-                .where(run.c.id == identity)
+                .where(run.c.id == lease.run_id)
                 .values(outcome=outcome, error=error and storable(error), failed_at=dumps(failed_at))
             )
 

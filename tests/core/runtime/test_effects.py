@@ -72,6 +72,36 @@ def test_a_fault_of_the_plugin_leaves_its_effect_open_to_question(
     assert run.status == ("succeeded" if status == "done" else "failed")
 
 
+@pytest.mark.parametrize(
+    ("uses", "result", "place"),
+    [
+        ("lab.act", {"count": "seven"}, "result.count"),
+        ("lab.press", {"count": "seven"}, "result.count"),
+        ("lab.act", ["seven"], "it returned list, not a JSON object"),
+    ],
+)
+def test_a_result_that_breaks_its_schema_fails_the_step(
+    bench, lab, uses: str, result: Any, place: str
+) -> None:
+    """The error names the module, the member and whom to tell; an effect of it is open to question."""
+    lab.act = lambda _context, _arguments: result
+    step = {"id": "push", "uses": uses, "with": {"what": "ask"}}
+    behind = {"uses": "lab.act", "with": {"what": "behind"}}
+    playbook = bench.playbook("respond", trigger={"uses": "lab.source"}, steps=[step, behind])
+
+    assert bench.run(playbook, events=[EVENT]).exit_code == 1
+
+    (run,) = bench.runs()
+    found = bench.steps(run.id)["push"]
+    assert (found.status, found.attempts, found.result) == ("failed", 1, None)
+    assert found.error.startswith(f"{uses}: ")
+    assert place in found.error
+    assert "this is a fault of the plugin: update " in found.error
+    assert found.error.endswith(", or report it to its authors")
+    assert lab.acted == ["ask"]
+    assert [one.status for one in bench.effects(run.id)] == (["unknown"] if uses == "lab.press" else [])
+
+
 def test_a_step_that_ends_the_process_again_and_again_is_given_up(bench, lab) -> None:
     """One plugin does not keep every other run of the workspace from working."""
     playbook = press(bench, "repeat")

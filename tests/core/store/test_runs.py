@@ -123,7 +123,7 @@ def test_a_new_worker_tries_sinks_at_once_and_leaves_other_waits(runs: RunStore)
     """What waits for a sink has its outcome; a wait in the steps keeps its time."""
     add(runs, *(replace(RUN, id=f"r-{name}", run_key=name) for name in "ab"))
     later = now() + timedelta(hours=1)
-    runs.set_outcome("r-a", "succeeded", None)
+    runs.set_outcome(begun(runs, "r-a"), "succeeded", None)
     runs.park("r-a", "waiting", later, "sink:1: 503")
     runs.park("r-b", "waiting", later, "an approval")
     runs.retry_sinks()
@@ -195,6 +195,24 @@ def test_a_segment_that_lost_its_run_writes_nothing(runs: RunStore, run: str) ->
         raise AssertionError("it got in")
     with runs.leased(begun(runs, run)) as connection:
         assert connection is not None
+
+
+def test_how_the_steps_ended_is_written_by_the_segment_that_holds_the_run(runs: RunStore, run: str) -> None:
+    """One that lost it would send the other one past the steps that it is in."""
+    lost = begun(runs, run)
+    runs.park(run, "queued", None, None)
+    holder = begun(runs, run)
+
+    with pytest.raises(LeaseLost):
+        runs.set_outcome(lost, "failed", "step a: too late")
+    stored = runs.get(run)
+    assert stored is not None
+    assert (stored.outcome, stored.error) == (None, None)
+
+    runs.set_outcome(holder, "succeeded", None)
+    stored = runs.get(run)
+    assert stored is not None
+    assert stored.outcome == "succeeded"
 
 
 def test_children_begin_by_turns_and_the_last_one_wakes_the_parent(runs: RunStore, run: str) -> None:

@@ -137,6 +137,8 @@ def test_each_tenant_is_a_connection(tmp_path: Path) -> None:
             ids = [one["m365.tenant"]["tenant_id"] for one in running.info["tenants"]]
             finished = [running.oracle().verdict(key).finished for key in ids]
             assert finished == [False, True, False]
+            assert offers[2].open()["tenant_id"] == second["tenant_id"]  # as it was left, for a look
+            counterplay_sim.counterplay_invocation_started()
             assert offers[2].open()["tenant_id"] != second["tenant_id"]
     finally:
         close_all()
