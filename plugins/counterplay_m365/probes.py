@@ -48,7 +48,7 @@ def _first_record(context: Context, followed: type[GraphTrigger], need: Need) ->
 
 
 def _query(need: Need) -> str:
-    """The playbook's own query, since a table may be missing though hunting is bought; any, if inputs make it."""
+    """The playbook's own, since a table may be missing though hunting is bought; any, if inputs make it."""
     query = str(need.arguments.get("query", "{{"))
     return "AlertInfo | take 1" if "{{" in query else query
 
