@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import secrets
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,11 +34,13 @@ class Recall:
 
     def onward(self, known: dict[bytes, None], added: list[bytes]) -> str:
         """The serial for the next cursor, under which the page's keys will count."""
-        serial = secrets.token_hex(8)
+        serial = os.urandom(8).hex()
         self._lines[serial] = (known, added)
         return serial
 
 
 def digest(key: str) -> bytes:
     """What is remembered of a key."""
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    from hashlib import blake2b  # it loads OpenSSL
+
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -21,7 +21,6 @@ from counterplay import (
     Verdict,
 )
 from counterplay_m365.clouds import CLOUDS
-from counterplay_m365.credentials import credential
 from counterplay_m365.licences import DEFENDER, not_activated
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ class Tenant(Connection):
         self.defender_url = str(settings.get("defender_url") or cloud.defender).rstrip("/")
         scale = settings.get("limits_scale")
         self._scale = 1.0 if scale is None else float(scale)
+        from counterplay_m365.credentials import credential  # naming the modules has to be quick
+
         self._credential = credential(name, settings, self.secret)
         self._tokens: Tokens | None = None
         self._refusals: dict[str, tuple[int, float]] = {}

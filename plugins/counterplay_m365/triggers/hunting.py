@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime, timedelta
 
 from counterplay import Context, Event, JsonObject, Page, PermanentError, PollTrigger
@@ -90,4 +89,6 @@ class Hunting(PollTrigger):
         parts = [
             text(row.get(name)) or bytes(row.get(name, b"null")).decode("utf-8", "replace") for name in names
         ]
-        return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+        from hashlib import sha256  # it loads OpenSSL
+
+        return sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

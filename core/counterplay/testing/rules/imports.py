@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -69,12 +70,15 @@ def _until_quick(case: Case) -> list[float]:
 
 
 def _imported(case: Case) -> Any:
+    # An installed plugin has its byte code: the first try may have to write it.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-c", _CODE, case.module_name, json.dumps(sys.path)],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
+        env=environment,
     )
     if done.returncode != 0:
         raise Broken(f"importing {case.module_name} in a fresh interpreter failed: {done.stderr[-500:]}")
