@@ -21,7 +21,7 @@ from counterplay.people import this_person
 from counterplay.store.database import Database, storable
 from counterplay.store.tables import audit, audit_head
 
-Kind = Literal["effect", "refusal", "question", "approval", "configuration", "command", "watch"]
+Kind = Literal["effect", "delivery", "refusal", "question", "approval", "configuration", "command", "watch"]
 GENESIS = "0" * 64
 
 _HEAD = sa.select(audit_head.c.seq, audit_head.c.hash).where(audit_head.c.id == 1).with_for_update()

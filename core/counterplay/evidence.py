@@ -118,6 +118,7 @@ def check(path: Path) -> Checked:
         lines = [json.loads(line) for line in bodies.get("audit.jsonl", b"").splitlines()]
         flaws += _chain_flaws(lines, head, identity)
         flaws += _effect_flaws(lines, json.loads(bodies["effects.json"]))
+        flaws += _receipt_flaws(lines, json.loads(bodies["receipts.json"]))
     except (KeyError, ValueError, TypeError) as error:
         flaws.append(f"the audit log in it cannot be read: {error}")
         lines = []
@@ -139,7 +140,7 @@ def _documents(database: Database, found: StoredRun) -> dict[str, bytes]:
         f"{identity} {each['step_id']}": each["result"]
         for identity, found_steps in steps.items()
         for each in found_steps
-        if isinstance(each["result"], dict) and "receipts" in each["result"]
+        if isinstance(each["result"], dict) and each["result"].keys() == {"receipts"}  # a sink's
     }
     documents: dict[str, Any] = {
         "run.json": [_about(one) for one in runs],
@@ -226,6 +227,24 @@ def _effect_flaws(lines: Sequence[Mapping[str, Any]], effects: Sequence[Mapping[
             flaws.append(f"the effect of {each['step_id']} is not in the audit log")
         elif any(known[name] != each[name] for name in same):
             flaws.append(f"the effect of {each['step_id']} is another one than the audit log holds")
+    return flaws
+
+
+def _receipt_flaws(
+    lines: Sequence[Mapping[str, Any]], receipts: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """What a receiver confirmed is what stands in the chain; of a delivery made again, the last one."""
+    logged: dict[str, Any] = {}
+    for one in lines:
+        if one.get("kind") == "delivery":
+            body = json.loads(one["body"])
+            logged[f"{one['run_id']} {body['step']}"] = body["receipts"]
+    flaws: list[str] = []
+    for name, given in receipts.items():
+        if name not in logged:
+            flaws.append(f"the receipts of {name} are not in the audit log")
+        elif logged[name] != given["receipts"]:
+            flaws.append(f"the receipts of {name} are others than the audit log holds")
     return flaws
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from counterplay import audit
+from counterplay.store.runs import RunStore
 
 
 @contextmanager
@@ -46,6 +47,35 @@ def test_effects_commands_and_configuration_are_logged(ran: Any) -> None:
     assert effect["after"]["accountEnabled"] is False
     assert effect["calls"][0]["body"] == {"accountEnabled": False}
     assert all("@" in one["who"] for one in found)
+
+
+def test_what_a_sink_confirmed_is_logged_and_stays_as_it_was(bench: Any, block: Callable[..., Any]) -> None:
+    """An entry for each delivery: the hash of the record and its receipts, in the chain as effects are."""
+    sink = {"uses": "intake.forward", "connection": "siem"}
+    bench.write(block("{{ event.user }}"), {"id": "early", **sink}, sinks=[sink])
+    assert bench.run(event={"user": bench.user(2)["id"]}).exit_code == 0
+    (run,) = bench.runs()
+
+    found = [one for one in entries(bench) if one["kind"] == "delivery"]
+
+    bodies = [json.loads(one["body"]) for one in found]
+    assert [(one["step"], one["uses"], one["refused"]) for one in bodies] == [
+        ("early", "intake.forward", None),
+        ("sink:1", "intake.forward", None),
+    ]
+    assert {one["run_id"] for one in found} == {run.id}
+    with closing(bench.database()) as database:
+        results = {one.step_id: one.result for one in RunStore(database).steps(run.id)}
+    assert [{"receipts": one["receipts"]} for one in bodies] == [results["early"], results["sink:1"]]
+    assert all(len(one["receipts"]) == 1 and len(one["sha256"]) == 64 for one in bodies)
+    assert bench.call("audit", "verify").exit_code == 0
+
+    with tampering(bench) as database:
+        database.execute(
+            "UPDATE cp_audit SET body=replace(body, ?, 'x') WHERE kind='delivery'",
+            (bodies[0]["receipts"][0],),
+        )
+    assert bench.call("audit", "verify").exit_code == 1
 
 
 def test_a_change_of_the_configuration_is_logged_by_name_without_secrets(ran: Any) -> None:

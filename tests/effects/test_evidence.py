@@ -1,5 +1,6 @@
 """`playbook evidence`: one archive about one run that verifies by itself."""
 
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable
@@ -69,25 +70,47 @@ def test_a_changed_file_is_found(archive: Path, name: str) -> None:
     assert any(name in flaw or "cannot be read" in flaw for flaw in check(changed).flaws)
 
 
-def test_an_effect_that_differs_from_the_chain_is_found(archive: Path) -> None:
-    """Who fixes the manifest as well still has the audit log against them."""
-    import hashlib
-
+def forged(archive: Path, name: str, change: Callable[[str], str]) -> Path:
+    """The archive with one file changed, and its hash in the manifest as well."""
     with zipfile.ZipFile(archive) as found:
-        effects = (
-            found.read("effects.json").decode().replace('"accountEnabled": true', '"accountEnabled": null')
-        )
+        text = change(found.read(name).decode())
 
-    def manifest(text: str) -> str:
-        document = json.loads(text)
-        document["files"]["effects.json"] = hashlib.sha256(effects.encode()).hexdigest()
+    def manifest(old: str) -> str:
+        document = json.loads(old)
+        document["files"][name] = hashlib.sha256(text.encode()).hexdigest()
         return json.dumps(document)
 
-    first = rewritten(archive, "manifest.json", manifest)
-    first.rename(archive)
-    second = rewritten(archive, "effects.json", lambda _: effects)
+    rewritten(archive, "manifest.json", manifest).rename(archive)
+    return rewritten(archive, name, lambda _: text)
 
-    assert check(second).flaws == ("the effect of block_sign_in is another one than the audit log holds",)
+
+def test_an_effect_that_differs_from_the_chain_is_found(archive: Path) -> None:
+    """Who fixes the manifest as well still has the audit log against them."""
+    changed = forged(
+        archive,
+        "effects.json",
+        lambda text: text.replace('"accountEnabled": true', '"accountEnabled": null'),
+    )
+
+    assert check(changed).flaws == ("the effect of block_sign_in is another one than the audit log holds",)
+
+
+@pytest.mark.parametrize(
+    ("receipts", "flaw"),
+    [
+        ({"r-0 sink:1": {"receipts": ["a"]}}, "the receipts of r-0 sink:1 are not in the audit log"),
+        (None, "are others than the audit log holds"),
+    ],
+)
+def test_receipts_that_the_chain_does_not_hold_are_found(archive: Path, receipts: Any, flaw: str) -> None:
+    """Nobody claims a delivery afterwards that the receiver did not confirm."""
+
+    def change(text: str) -> str:
+        return json.dumps(receipts or {name: {"receipts": ["made up"]} for name in json.loads(text)})
+
+    (found,) = check(forged(archive, "receipts.json", change)).flaws
+
+    assert flaw in found
 
 
 def test_the_plan_that_was_approved_is_in_it(bench: Any, block: Callable[..., Any], tmp_path: Path) -> None:

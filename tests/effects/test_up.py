@@ -1,6 +1,7 @@
 """`playbook up`: what runs, what a change of a file does, what is served."""
 
 import json
+import re
 import threading
 import time
 import urllib.error
@@ -101,13 +102,30 @@ def test_it_runs_the_enabled_playbooks_and_ends_gracefully(bench: Any) -> None:
     bench.configure(playbooks={"disabled": {"enabled": False}})
 
     with running(bench) as service:
-        service.until(lambda: "counterplay_runs_succeeded_total" in service.ask("/metrics")[1])
+        service.until(lambda: "counterplay_runs_succeeded_total 0\n" not in service.ask("/metrics")[1])
         health = service.health()
 
     assert health["playbooks"] == ["watch"]
     assert health["out"] == {"by-hand": "it is started by hand only (`playbook run`)"}
     assert service.code == 0
     assert {run.playbook for run in bench.runs()} == {"watch"}
+
+
+def test_its_figures_tell_what_waits_and_stay_readable_over_a_reload(bench: Any) -> None:
+    """Runs by status, questions and effects by outcome, in names that Prometheus reads."""
+    alerts(bench, {"id": "decide", "uses": "std.approval", "with": {"question": "Go on?"}})
+    with running(bench) as service:
+        service.until(lambda: 'runs{status="waiting"} 0' not in service.ask("/metrics")[1])
+        status, text = service.ask("/metrics")
+        alerts(bench, LOOK, name="second")
+        service.until(lambda: "counterplay_reloads_total 1\n" in service.ask("/metrics")[1])
+
+    assert status == 200
+    found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert int(found["counterplay_approvals_waiting"]) == int(found['counterplay_runs{status="waiting"}']) > 0
+    assert found['counterplay_effects_total{outcome="done"}'] == "0"
+    assert found["counterplay_up"] == "1"
+    assert all(re.fullmatch(r'counterplay_[a-z_]+(\{(\w+="[^"]*",?)+\})?', name) for name in found)
 
 
 def test_a_change_takes_effect_and_a_bad_one_leaves_the_last_good_version(bench: Any) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def audit() -> None:
-    """The log of every effect, approval, refusal, configuration change and command."""
+    """The log of every effect, delivery, approval, refusal, configuration change and command."""
 
 
 @audit.command()

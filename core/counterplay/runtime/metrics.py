@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from counterplay.budgets import Budgets
     from counterplay.runtime.feeds import Feed
     from counterplay.runtime.figures import Figures
+    from counterplay.store.figures import Unfinished
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FILE_EVERY = 5.0
@@ -41,19 +42,54 @@ _COUNTERS = {
     "gap_seconds": ("gap_seconds", "Seconds of time in recorded gaps."),
     "dead_letters": ("dead_letters", "Records that could not be read or delivered."),
     "runs": ("runs_started", "Runs that were started."),
+    "runs_called": ("runs_called", "Runs that other runs called."),
+    "runs_succeeded": ("runs_succeeded", "Runs that ended well."),
     "runs_failed": ("runs_failed", "Runs that failed."),
+    "runs_cancelled": ("runs_cancelled", "Runs that were cancelled."),
+    "runs_suppressed": ("runs_suppressed", "Events that `once_per` let start no run."),
+    "runs_known": ("runs_known", "Events whose run had been started before."),
+    "steps_failed": ("steps_failed", "Steps that failed."),
+    "condition_errors": ("condition_errors", "Conditions that could not be evaluated, and counted as false."),
+    "outcomes": ("outcomes_delivered", "Records of runs that sinks took."),
+    "effects_not_held": ("effects_not_held", "Effects that did not hold when they were looked at later."),
 }
+_OUTCOMES = ("done", "failed", "unknown", "refused")
 
 
-def text(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> str:
-    """All metrics, in the exposition format of Prometheus."""
-    return "\n".join(_lines(figures, feeds, budgets)) + "\n"
+def text(
+    figures: Figures, feeds: Sequence[Feed], budgets: Budgets, open_now: Unfinished | None = None
+) -> str:
+    """All metrics, in the exposition format of Prometheus. Without `open_now`, it leaves the store out."""
+    lines = [*_lines(figures, feeds, budgets), *(_unfinished(open_now) if open_now is not None else ())]
+    return "\n".join(lines) + "\n"
+
+
+def service(*, reloads: int, working: bool) -> str:
+    """What a service says of itself besides."""
+    lines = [
+        *_head("reloads_total", "counter", "Changes of the configuration that took effect."),
+        f"counterplay_reloads_total {reloads}",
+        *_head("up", "gauge", "1 while the playbooks are at work."),
+        f"counterplay_up {int(working)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _unfinished(found: Unfinished) -> Iterator[str]:
+    yield from _head("runs", "gauge", "Runs in the store that have not ended, by status.")
+    for status, count in found.runs.items():
+        yield f"counterplay_runs{_labels(status=status)} {count}"
+    yield from _head("approvals_waiting", "gauge", "Questions that wait for an answer.")
+    yield f"counterplay_approvals_waiting {found.approvals}"
 
 
 def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterator[str]:
     for figure, (name, help_text) in _COUNTERS.items():
         yield from _head(f"{name}_total", "counter", help_text)
         yield f"counterplay_{name}_total {figures[figure]}"
+    yield from _head("effects_total", "counter", "Effects that came to their end, by outcome.")
+    for outcome in _OUTCOMES:
+        yield f"counterplay_effects_total{_labels(outcome=outcome)} {figures[f'effects_{outcome}']}"
     yield from _head("feed_mark_age_seconds", "gauge", "Age of the low-water mark of a feed.")
     moment = now()
     for feed in feeds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -139,9 +140,17 @@ class OutcomeSender:
                 self._park(walk, step_id, row, frame, error)
             result: JsonObject = {"receipts": receipts}
             self._figures.notice(f"run {walk.segment.run.id}", None)
+            delivery: JsonObject = {
+                "uses": use.uses,
+                "connection": connection.label if connection is not None else "",
+                "sha256": hashlib.sha256(record).hexdigest(),
+                "bytes": len(record),
+                "receipts": receipts,
+                "refused": dead and self._opener.secrets.mask(dead),
+            }
             if dead is not None:
-                return Outcome("failed", result, error=dead)
-            return Outcome("succeeded", result)
+                return Outcome("failed", result, error=dead, delivery=delivery)
+            return Outcome("succeeded", result, delivery=delivery)
 
     def _send(
         self,

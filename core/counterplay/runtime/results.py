@@ -25,5 +25,7 @@ class Outcome:
     passing: bool = False
     """The failure may go away by itself, and trying again does no harm."""
     retry_after: float | None = None
+    delivery: JsonObject | None = None
+    """What a sink was given and confirmed, for the audit log: `sha256` of the record, `receipts`."""
     arguments: JsonObject | None = None
     """What the action was given, secrets masked."""

@@ -15,8 +15,10 @@ from contextlib import closing
 from urllib.parse import parse_qs
 
 from counterplay import readiness
+from counterplay.budgets import Budgets
 from counterplay.errors import ConfigError, CounterplayError
 from counterplay.events import JsonObject, PushAnswer, PushRequest
+from counterplay.runtime import metrics
 from counterplay.runtime.approvals import Approvals, RefusedAnswer
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.listener import Listener
@@ -55,6 +57,7 @@ class Service:
         self._told = told
         self._look_every = look_every
         self._selection: Selection | None = None
+        self._latest: Session | None = None
         self._refused: str | None = None
         self._reloads = 0
         self._working = False
@@ -94,6 +97,7 @@ class Service:
             service=listener,
             figures=self.figures,
         )
+        self._latest = session
         outcome: list[int | BaseException] = []
 
         def work() -> None:
@@ -174,18 +178,10 @@ class Service:
 
     def _metrics(self, _: PushRequest) -> PushAnswer:
         """The figures in the text format of Prometheus."""
-        figures = {**self.figures.to_dict(), "reloads": self._reloads}
-        lines: list[str] = []
-        for name in sorted(figures):
-            metric = f"counterplay_{name}_total"
-            lines += [f"# TYPE {metric} counter", f"{metric} {figures[name]}"]
-        up = int(self._working)
-        lines += ["# TYPE counterplay_up gauge", f"counterplay_up {up}", ""]
-        return PushAnswer(
-            status=200,
-            body="\n".join(lines).encode(),
-            content_type="text/plain; version=0.0.4; charset=utf-8",
-        )
+        session = self._latest
+        text = session.metrics() if session is not None else metrics.text(self.figures, (), Budgets())
+        text += metrics.service(reloads=self._reloads, working=self._working)
+        return PushAnswer(status=200, body=text.encode(), content_type=metrics.CONTENT_TYPE)
 
     def _approve(self, request: PushRequest) -> PushAnswer:
         """An answer by a link's token: a form with `token`, `decision` (approve, deny) and `comment`."""

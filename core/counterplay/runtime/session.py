@@ -7,6 +7,7 @@ it follows the sources until it is asked to stop.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -14,7 +15,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.engine import make_url
@@ -50,6 +50,7 @@ from counterplay.runtime.segments import all_steps
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
 from counterplay.store.database import Database, explained, open_database, worker_lock
 from counterplay.store.feeds import FeedKey, FeedStore
+from counterplay.store.figures import unfinished
 from counterplay.store.losses import Losses
 from counterplay.store.runs import RunStore, StoredEffect
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL = timedelta(seconds=60)
 _UNFINISHED = ("queued", "running", "waiting", "blocked")
+
+log = logging.getLogger("counterplay.session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,8 @@ class Session:
         self._dispatching: Any = None
         self._working: Sequence[Feed] = ()
         self._added: set[str] = set()
+        self._shown: Database | None = None
+        self._showing = threading.Lock()
 
     @property
     def host(self) -> Any:
@@ -149,8 +154,8 @@ class Session:
             elif push and not self._once:
                 self.urls = stack.enter_context(Listener(self._listen, push)).urls
             if self._metrics is not None:
-                made = partial(metrics.text, self.figures, working, self._opener.budgets)
-                self.metrics_url = stack.enter_context(metrics.Exporter(self._metrics, made)).url
+                exporter = metrics.Exporter(self._metrics, self.metrics)
+                self.metrics_url = stack.enter_context(exporter).url
             self._watch(database, stack)
             self._keep(database, stack)
             on_started()
@@ -172,7 +177,24 @@ class Session:
             stack.enter_context(worker_lock(url, self._purpose))
         database = open_database(url)
         stack.callback(database.close)
+        self._show(database)
+        stack.callback(self._show, None)
         return database
+
+    def _show(self, database: Database | None) -> None:
+        with self._showing:
+            self._shown = database
+
+    def metrics(self) -> str:
+        """The figures for Prometheus; with what is open in the store as long as the session has it."""
+        open_now = None
+        with self._showing:
+            if self._shown is not None:
+                try:
+                    open_now = unfinished(self._shown)
+                except StateError as error:  # the rest is told all the same, and an absent metric shows
+                    log.warning("metrics: %s", error)
+        return metrics.text(self.figures, self._working, self._opener.budgets, open_now)
 
     @property
     def _purpose(self) -> str:
@@ -432,6 +454,7 @@ class Session:
             feed.failure is not None and not isinstance(feed.failure, BlockedError) for feed in feeds
         )
         failed = failed or any(self.figures[name] for name in _FAILING)
+        failed = self._still_quarantined(feeds, FeedStore(runs.database)) or failed
         blocked = bool(waiting) or any(
             isinstance(feed.failure, BlockedError) or any(one.pause.blocked for one in feed.subscribers)
             for feed in feeds
@@ -457,6 +480,26 @@ class Session:
             lines=tuple(lines),
             seconds=time.monotonic() - began,
         )
+
+    def _still_quarantined(self, feeds: Sequence[Feed], store: FeedStore) -> bool:
+        """Units that are set aside until somebody tries them again, whichever invocation set them aside.
+
+        Events that were given by hand are the business of the invocation that they were given to.
+        """
+        found = False
+        for feed in feeds:
+            if isinstance(feed.trigger, HandTrigger):
+                continue
+            aside = store.set_aside_of([feed.feed_id])
+            count = sum(status == "quarantined" for _, status, _ in aside)
+            if count:
+                found = True
+                text = "1 unit is quarantined" if count == 1 else f"{count:,} units are quarantined"
+                self.figures.notice(
+                    f"quarantine {feed.label}",
+                    f"{feed.label}: {text}: see `playbook ledger gaps`; `playbook ledger retry` tries again",
+                )
+        return found
 
     def _left(self, runs: RunStore) -> list[str]:
         """Runs that should have ended and have not; other workers' own are none of ours."""

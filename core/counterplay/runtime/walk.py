@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import sqlalchemy as sa
 
+from counterplay import audit
 from counterplay.clock import from_text, now, to_text
 from counterplay.errors import InterruptedWork, PermanentError, StateError, as_work_error
 from counterplay.events import JsonObject
@@ -452,7 +453,7 @@ class Walk:
         error: str | None = None,
         outcome: Outcome | None = None,
     ) -> None:
-        """The step is over: its row and the outcome of its effect, as one."""
+        """The step is over: its row, the outcome of its effect and its entries in the audit log, as one."""
         if outcome is not None:
             result, error = outcome.result, outcome.error
         masked = error and self._mask(error)
@@ -479,6 +480,9 @@ class Walk:
                     outcome.settled,
                     outcome.after,
                 )
+            if outcome is not None and outcome.delivery is not None:
+                body = {"step": row.step_id, **outcome.delivery}
+                audit.append(connection, "delivery", body, run_id=self.segment.run.id)
             if outcome is not None and outcome.effect == "done":
                 looks = self.segment.looks.get(row.step_id, ())
                 plant(connection, self.segment.run.id, row.step_id, looks)

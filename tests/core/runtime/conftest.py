@@ -90,6 +90,7 @@ class Bench:
         events: Sequence[bytes] | None = None,
         stop: threading.Event | None = None,
         once: bool = True,
+        metrics_at: str | None = None,
     ) -> Ended:
         """One session, to its end."""
         self.root.mkdir(exist_ok=True)
@@ -99,7 +100,10 @@ class Bench:
         stop = stop or threading.Event()
         opener = Opener(Workspace(self.host, self.root), stop)
         tasks = [Task(one, one.inputs_from({})) for one in playbooks]
-        return Session(opener, playbooks[0].name, tasks, once=once, stop=stop, events=events).run()
+        session = Session(
+            opener, playbooks[0].name, tasks, once=once, stop=stop, events=events, metrics_at=metrics_at
+        )
+        return session.run()
 
     @contextmanager
     def store(self) -> Iterator[Database]:

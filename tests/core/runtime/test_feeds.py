@@ -15,6 +15,7 @@ from counterplay.events import Gap, Page
 from counterplay.runtime import reception
 from counterplay.store.feeds import FeedStore
 from counterplay.store.key_claims import UNTIMED, UnitKeys
+from counterplay.store.ledger import Ledger
 
 SOON = {"retry_after": 0.01}
 
@@ -253,6 +254,28 @@ def test_a_unit_that_cannot_be_read_is_set_aside(bench, lab, put, answer, reason
     ((status, found),) = bench.rows("SELECT status, reason FROM cp_unit WHERE unit_key = 'u1'")
     assert status == "quarantined"
     assert reason in found
+
+
+def test_a_run_fails_as_long_as_a_unit_of_its_feed_is_quarantined(bench, lab, put) -> None:
+    """So does a later one with nothing new, until somebody has it tried again; a feed beside it is well."""
+    put("u1", b"<html>Bad Gateway</html>", b"<html>Bad Gateway</html>", body("a"))
+    beside = bench.playbook(
+        "beside", trigger={"uses": "lab.log"}, sinks=[{"uses": "lab.store", "with": {"to": "beside"}}]
+    )
+    assert bench.run(forward(bench)).exit_code == 1
+
+    again = bench.run(forward(bench))
+
+    assert (again.exit_code, again.figures.get("quarantined", 0)) == (1, 0)
+    (notice,) = again.notices.values()
+    assert "1 unit is quarantined: see `playbook ledger gaps`; `playbook ledger retry` tries again" in notice
+    assert bench.run(beside).exit_code == 0
+    with bench.store() as database:
+        book = Ledger(database)
+        assert book.retry(book.feeds(), ()) == 1
+    assert bench.run(forward(bench)).exit_code == 0
+    assert ids(lab.taken["collect"]) == ["a"]
+    assert bench.run(forward(bench)).exit_code == 0
 
 
 def test_a_unit_that_broke_on_its_way_is_fetched_again(bench, lab, put) -> None:

@@ -10,6 +10,7 @@ from counterplay.budgets import Budgets
 from counterplay.errors import ConfigError
 from counterplay.runtime import metrics
 from counterplay.runtime.figures import Figures
+from counterplay.store.figures import Unfinished
 
 LINE = re.compile(r'(# (HELP|TYPE) \w+ .+|counterplay_\w+(\{(\w+="([^"\\]|\\.)*",?)+\})? -?[0-9.]+)')
 
@@ -31,6 +32,40 @@ def test_every_line_is_in_the_exposition_format() -> None:
     assert f"counterplay_throttles_total{service} 1" in lines
     assert f"counterplay_requests_limit{service} 1400" in lines
     assert f"counterplay_requests_last_minute{service} 1" in lines
+
+
+def test_effects_runs_and_questions_are_counted_by_label() -> None:
+    """Every outcome and status is there from the first scrape on, so that an alert can be written on it."""
+    figures = Figures()
+    figures.add("effects_done", 3)
+    open_now = Unfinished({"queued": 0, "running": 1, "waiting": 2, "blocked": 0}, approvals=2)
+    lines = metrics.text(figures, [], Budgets(), open_now).splitlines()
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+    assert 'counterplay_effects_total{outcome="done"} 3' in lines
+    assert 'counterplay_effects_total{outcome="unknown"} 0' in lines
+    assert 'counterplay_runs{status="waiting"} 2' in lines
+    assert 'counterplay_runs{status="blocked"} 0' in lines
+    assert "counterplay_approvals_waiting 2" in lines
+
+
+def test_a_run_that_waits_for_an_answer_shows(bench, lab, tmp_path: Path) -> None:
+    """What the store holds is told with what this process counted; runs inside a run are not counted."""
+    lab.act = lambda _context, _arguments: {}
+    ask = {"uses": "std.approval", "with": {"question": "Go on?"}}
+    steps = [
+        {"id": "press", "uses": "lab.press", "with": {"what": "ask"}},
+        {"parallel": [{"id": "one", **ask}, {"id": "two", **ask}]},
+    ]
+    playbook = bench.playbook("respond", trigger={"uses": "lab.source"}, steps=steps)
+    file = tmp_path / "counterplay.prom"
+    assert bench.run(playbook, events=[b'{"id": "e1"}'], metrics_at=str(file)).exit_code == 3
+    lines = file.read_text().splitlines()
+    assert [line for line in lines if not LINE.fullmatch(line)] == []
+    assert 'counterplay_runs{status="waiting"} 1' in lines
+    assert "counterplay_approvals_waiting 2" in lines
+    assert 'counterplay_effects_total{outcome="done"} 1' in lines
+    assert "counterplay_runs_started_total 1" in lines
+    assert "counterplay_runs_succeeded_total 0" in lines
 
 
 def test_they_are_served_on_demand() -> None:
