@@ -44,9 +44,14 @@ class ActivityFeed:
         self._publisher = f"PublisherIdentifier={quote(connection.publisher_id, safe='')}"
         self._root = f"{connection.activity_url}/api/v1.0/{connection.tenant}/activity/feed"
 
+    @property
+    def subscriptions_url(self) -> str:
+        """Where all subscriptions are listed."""
+        return self._url("subscriptions/list")
+
     def subscriptions(self) -> list[Subscription]:
         """All subscriptions of the app in this tenant. An entry without a status counts as enabled."""
-        answer = self._http.get(self._url("subscriptions/list"))
+        answer = self._http.get(self.subscriptions_url)
         self.skew = times.skew(answer.headers.get("Date"))
         found = self._list(answer, "the list of subscriptions")
         return [

@@ -16,6 +16,7 @@ from counterplay import (
     CounterplayError,
     Diagnosis,
     Need,
+    RejectedError,
     UnavailableError,
     Verdict,
     WorkError,
@@ -51,8 +52,8 @@ def examine(connection: Tenant, context: Context, needs: Sequence[Need]) -> Iter
         except CounterplayError as error:
             signed_in[service] = str(error)
             yield Diagnosis(f"sign-in to {service}", False, str(error))
-    if GRAPH in granted:
-        yield _clock(connection, context)
+    if granted:
+        yield _clock(connection, context, next(iter(granted)))
     plans: frozenset[str] | None = None
     if GRAPH in granted and any(need.licences for need in needs):
         try:
@@ -63,8 +64,8 @@ def examine(connection: Tenant, context: Context, needs: Sequence[Need]) -> Iter
             yield Diagnosis("licences", None, detail)
     if ACTIVITY in granted:
         yield _auditing(context)
-    if ACTIVITY in services and GRAPH in granted:
-        yield _principal(context, granted[GRAPH])
+    if ACTIVITY in services and granted:
+        yield _principal(context, granted)
     found = _Found(granted, signed_in, plans, None)
     if GRAPH in granted and any(need.roles for need in needs):
         try:
@@ -149,7 +150,7 @@ def _tried(context: Context, need: Need, lacking: Sequence[str], plans: frozense
         attempt(context)
     except UnavailableError as error:
         return Diagnosis(need.uses, False, f"unavailable: {error}{_remedy(error, need, lacking, plans)}")
-    except BlockedError as error:
+    except (BlockedError, RejectedError) as error:
         return Diagnosis(need.uses, False, str(error))
     except WorkError as error:
         return Diagnosis(need.uses, None, f"it could not be tried: {error}")
@@ -173,22 +174,26 @@ def _bought(need: Need, plans: frozenset[str] | None) -> str:
     return ", ".join(sorted(wanted & (plans or frozenset())))
 
 
-def _clock(connection: Tenant, context: Context) -> Diagnosis:
-    """This machine's clock against the service's, as its answers tell the time."""
-    url = f"{connection.graph_url}/v1.0/organization?$select=id"
+def _clock(connection: Tenant, context: Context, service: str) -> Diagnosis:
+    """This machine's clock against a service's, as its answers tell the time, refusals too."""
+    url = {
+        GRAPH: f"{connection.graph_url}/v1.0/organization?$select=id",
+        ACTIVITY: ActivityFeed(context).subscriptions_url,
+        ENDPOINT: f"{connection.defender_url}/api/machines?$top=1",
+    }[service]
     try:
         response: Response = context.http.request("GET", url, classify=lambda _: Verdict("ok"))
     except WorkError as error:
-        return Diagnosis("clock", False, f"{GRAPH} cannot be reached: {error}")
+        return Diagnosis("clock", False, f"{service} cannot be reached: {error}")
     skew = times.skew(response.headers.get("Date"))
     if skew is None:
-        return Diagnosis("clock", None, f"{GRAPH} does not tell the time")
+        return Diagnosis("clock", None, f"{service} does not tell the time")
     if abs(skew) > MOST_SKEW:
         side = "ahead" if skew > timedelta(0) else "behind"
         return Diagnosis(
             "clock",
             False,
-            f"this machine's clock is {abs(skew).total_seconds():.0f} s {side} of {GRAPH}; set it right",
+            f"this machine's clock is {abs(skew).total_seconds():.0f} s {side} of {service}; set it right",
         )
     return Diagnosis("clock", True, "agrees with the service's")
 
@@ -209,10 +214,17 @@ def _auditing(context: Context) -> Diagnosis:
     return Diagnosis("audit log", True, f"on; subscriptions that are started: {names}")
 
 
-def _principal(context: Context, granted: tuple[str, ...] | None) -> Diagnosis:
-    """Is the Management API's own service principal enabled for sign-in in the tenant?"""
+def _principal(context: Context, granted: Mapping[str, tuple[str, ...] | None]) -> Diagnosis:
+    """Is the Management API's own service principal enabled for sign-in in the tenant?
+
+    Entra ID gives no token for one that is not (AADSTS500014), so a token says it where reading is not
+    permitted.
+    """
     about = "Office 365 Management APIs"
-    if granted is not None and not _READ_APPS & set(granted):
+    permissions = granted.get(GRAPH)
+    if GRAPH not in granted or (permissions is not None and not _READ_APPS & set(permissions)):
+        if ACTIVITY in granted:
+            return Diagnosis(about, True, "enabled for sign-in, as a token for it was given")
         detail = "whether its service principal is enabled is not known: that takes Application.Read.All"
         return Diagnosis(about, None, detail)
     try:

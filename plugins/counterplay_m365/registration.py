@@ -82,9 +82,11 @@ class Registrar:
         self._pause = pause
 
     def register(
-        self, name: str, permissions: Mapping[str, Collection[str]], certificate: bytes
+        self, name: str, permissions: Mapping[str, Collection[str]], certificate: bytes, redirect_uri: str
     ) -> Registered:
         """Make an app with a certificate (DER) and grant it the permissions, by resource.
+
+        Entra ID refuses the consent link of an app that does not list the link's `redirect_uri`.
 
         PermanentError: a permission does not exist. BlockedError: the administrator may not do this.
         """
@@ -111,6 +113,7 @@ class Registrar:
             "signInAudience": "AzureADMyOrg",
             "requiredResourceAccess": access,
             "keyCredentials": [key],
+            "web": {"redirectUris": [redirect_uri]},
         }
         app = self._post("/applications", body)
         principal = self._patiently("/servicePrincipals", {"appId": app["appId"]})

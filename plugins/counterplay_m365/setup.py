@@ -101,19 +101,27 @@ def setup(
     settings |= {key: value for key, value in addresses.items() if value and value != "global"}
     if addresses.get("authority"):
         settings["instance_discovery"] = False
+    _check_credential(certificate_file, client_secret, made=create)
+    _check(workspace, {**settings, "client_id": "to come", "certificate_file": "to come"})
     hook = webhook_setup.address_of(webhook, name) if webhook else None
     _say_permissions(permissions)
     _say_roles(needs)
     if create:
         file = Path(certificate_file or workspace.state_dir / "certificates" / f"{name}.pem")
-        client_id = _registered(settings, name, permissions, file, admin_token_env)
+        client_id = _registered(settings, name, permissions, file, admin_token_env, redirect_uri)
         certificate_file = str(file)
         click.echo(f"\nMade the registration {client_id}; its private key is in {file}, for its owner only.")
     elif not client_id:
-        _say_registration(permissions)
+        _say_registration(permissions, redirect_uri)
         client_id = click.prompt("Application (client) ID")
+    else:
+        click.echo(
+            "\nThe registration has to list them before anybody can consent; add what it lacks at\n"
+            f"  {PORTAL} > Identity > Applications > App registrations > {client_id} > API permissions"
+        )
     if not certificate_file and not client_secret:
         certificate_file = click.prompt("File with the app's certificate and private key")
+        _check_credential(certificate_file, None, made=False)
     settings["client_id"] = client_id
     settings |= {"certificate_file": certificate_file} if certificate_file else {}
     settings |= {"client_secret": client_secret} if client_secret and not certificate_file else {}
@@ -123,7 +131,8 @@ def setup(
     connection = _connection(workspace, name, settings)
     click.echo("\nAn administrator gives consent here, once for each change of the permissions:")
     click.echo(f"  {consent_link(connection, str(client_id), redirect_uri)}")
-    _wait_for_consent(connection, permissions, wait)
+    again = f"--client-id {client_id}{f' --certificate-file {certificate_file}' if certificate_file else ''}"
+    _wait_for_consent(connection, permissions, wait, again)
     failed = _try_out(connection, needs, hook, listen)
     _say_configuration(name, settings)
     if hook:
@@ -185,12 +194,12 @@ def _say_roles(needs: Sequence[Need]) -> None:
     )
 
 
-def _say_registration(permissions: dict[str, list[str]]) -> None:
+def _say_registration(permissions: dict[str, list[str]], redirect_uri: str) -> None:
     click.echo(
         f"""
 Register the app by hand (or run this with --create):
   1. {PORTAL} > Identity > Applications > App registrations > New registration
-     Name `counterplay`, accounts in this directory only, redirect URI (Web) https://localhost
+     Name `counterplay`, accounts in this directory only, redirect URI (Web) {redirect_uri}
   2. Certificates & secrets > Certificates > Upload certificate (the public part, no private key)
   3. API permissions > Add a permission > APIs my organization uses > Application permissions:"""
     )
@@ -205,6 +214,7 @@ def _registered(
     permissions: dict[str, list[str]],
     file: Path,
     token_variable: str | None,
+    redirect_uri: str,
 ) -> str:
     """Make the registration and its certificate, once an administrator has signed in; its client id."""
     from counterplay.wire import Wire
@@ -218,7 +228,11 @@ def _registered(
     )
 
     if file.exists():
-        raise ConfigError(f"{file} exists already", hint="choose another --certificate-file")
+        raise ConfigError(
+            f"{file} exists already, so a registration was made with it",
+            hint=f"go on with that one: --client-id ID --certificate-file {file}, without --create; "
+            "for a new one choose another --name or --certificate-file",
+        )
     cloud = CLOUDS[settings.get("cloud") or "global"]
     graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
     authority = str(settings.get("authority") or cloud.authority).rstrip("/")
@@ -239,27 +253,47 @@ def _registered(
     certificate = new_certificate(file, f"counterplay {name}")
     try:
         with Wire(administrator, mask=lambda text: text.replace(token, "***")) as http:
-            return Registrar(http, graph_url).register("counterplay", permissions, certificate).client_id
+            registrar = Registrar(http, graph_url)
+            return registrar.register("counterplay", permissions, certificate, redirect_uri).client_id
     except CounterplayError:
         file.unlink()  # nothing knows it: the next attempt makes another one
         raise
 
 
+def _check(workspace: Any, settings: dict[str, Any]) -> None:
+    """ConfigError: counterplay.yaml would not take these settings."""
+    from counterplay.language.arguments import problems
+
+    for problem in problems(settings, workspace.host.module("m365.tenant").schema):
+        where = ".".join(str(part) for part in problem.path)
+        raise ConfigError(f"{where}: {problem.message}" if where else problem.message, hint=problem.hint)
+
+
+def _check_credential(certificate_file: str | None, client_secret: str | None, *, made: bool) -> None:
+    """ConfigError: a secret in the clear, which would be printed; a file that no waiting brings."""
+    if client_secret and not client_secret.startswith("${"):
+        raise ConfigError(
+            "--client-secret takes a reference, not the secret itself",
+            hint="export it, and write '${env:CONTOSO_SECRET}' in single quotes",
+        )
+    if certificate_file and not made and not Path(certificate_file).is_file():
+        raise ConfigError(f"there is no file {certificate_file}", hint="check --certificate-file")
+
+
 def _connection(workspace: Any, name: str, settings: dict[str, Any]) -> Tenant:
     from counterplay.language import with_defaults
-    from counterplay.language.arguments import problems
     from counterplay.secrets import Secrets
     from counterplay_m365.tenant import Tenant
 
+    _check(workspace, settings)
     schema = workspace.host.module("m365.tenant").schema
-    for problem in problems(settings, schema):
-        where = ".".join(str(part) for part in problem.path)
-        raise ConfigError(f"{where}: {problem.message}" if where else problem.message, hint=problem.hint)
     return Tenant(name, with_defaults(schema, settings), Secrets(workspace.base, lambda scheme, name: None))
 
 
-def _wait_for_consent(connection: Tenant, permissions: dict[str, list[str]], seconds: int) -> None:
-    """Until the tokens carry every permission. SystemExit 3: they do not in time."""
+def _wait_for_consent(
+    connection: Tenant, permissions: dict[str, list[str]], seconds: int, again: str
+) -> None:
+    """Until the tokens carry every permission. SystemExit 3: they do not in time; `again` goes on then."""
     from counterplay_m365.tenant import SERVICES
 
     until = time.monotonic() + seconds
@@ -270,7 +304,7 @@ def _wait_for_consent(connection: Tenant, permissions: dict[str, list[str]], sec
             try:
                 granted = connection.granted(SERVICES[resource])
             except BlockedError as error:
-                missing.append(str(error))
+                missing += [str(error)] if str(error) not in missing else []
                 continue
             missing += [f"{resource}: {one}" for one in names if granted is not None and one not in granted]
         if not missing:
@@ -280,9 +314,7 @@ def _wait_for_consent(connection: Tenant, permissions: dict[str, list[str]], sec
             click.echo(f"\nWaiting for consent; still missing: {'; '.join(missing)}")
             said = "\n".join(missing)
         if time.monotonic() + _POLL > until:
-            click.echo(
-                "Consent is still missing: run this again with --client-id when it is given.", err=True
-            )
+            click.echo(f"Consent is still missing: run this again with {again} when it is given.", err=True)
             raise SystemExit(3)
         _pause(_POLL)
         connection.forget_tokens()

@@ -86,8 +86,17 @@ def _print(rows: Sequence[Mapping[str, Any]], grants: Mapping[str, Sequence[str]
     if not rows:
         click.echo("no playbook of these uses a connection")
         return
+    everybody: dict[str, set[str]] = {}
+    for row in rows:
+        everybody.setdefault(row["connection"], set()).update(row["playbooks"])
+    heads = ["CONNECTION", "ABOUT", "RESULT", "DETAIL"]
     cells = [[row["connection"], row["about"], _WORDS[row["ok"]], row["detail"]] for row in rows]
-    print_table(["CONNECTION", "ABOUT", "RESULT", "DETAIL"], cells)
+    if len(set().union(*everybody.values())) > 1:
+        heads.insert(3, "PLAYBOOKS")
+        for cell, row in zip(cells, rows, strict=True):
+            names = row["playbooks"]
+            cell.insert(3, "all" if set(names) == everybody[row["connection"]] else ", ".join(names))
+    print_table(heads, cells)
     for connection, names in grants.items():
         click.echo(f"\nThe smallest grant that would do for {connection}:")
         for permission in names:

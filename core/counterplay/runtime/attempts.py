@@ -180,8 +180,9 @@ class Attempts:
             return self._called(walk, step.id, row, frame, directive)
         if isinstance(directive, Stop):
             result = {"status": directive.status, "reason": directive.reason}
-            walk._end(row, "succeeded", outcome=Outcome("succeeded", result, arguments=given))
-            raise RunStopped(directive.status, directive.reason, step.id)
+            stopped = RunStopped(directive.status, directive.reason, step.id)
+            walk._end(row, "succeeded", outcome=Outcome("succeeded", result, arguments=given), stop=stopped)
+            raise stopped
         raise PermanentError(
             f"{type(control).__name__} gave {type(directive).__name__}, which is no directive"
         )

@@ -191,14 +191,16 @@ class Interpreter:
         status, failed_at = run.outcome, run.failed_at
         error = (failed_at or {}).get("error")
         if status is None:
-            status, error, failure = self._ended(walk, self._steps_of(run, playbook), _frame_of(run))
+            steps = self._steps_of(run, playbook)
+            status, error, failure = self._ended(walk, steps, _frame_of(run), run.stop)
             failed_at = _failed_at(failure, error)
             if playbook.finally_steps or playbook.sinks:
                 self._runs.set_outcome(segment.lease, status, error, failed_at)
         walk.heed_cancel = False
         if playbook.finally_steps:
             segment.ending = {"status": status, "error": error}
-            last, text, failure = self._ended(walk, playbook.finally_steps, Frame())
+            stop = run.stop if run.outcome is not None else None  # else it is that of the steps
+            last, text, failure = self._ended(walk, playbook.finally_steps, Frame(), stop)
             if last == "failed":
                 status, error = "failed", "; ".join(filter(None, (error, f"finally: {text}")))
                 failed_at = failed_at or _failed_at(failure, error)
@@ -213,9 +215,12 @@ class Interpreter:
         return playbook.steps if run.parent is not None else playbook.run_steps
 
     def _ended(
-        self, walk: Walk, steps: tuple[Step, ...], frame: Frame
+        self, walk: Walk, steps: tuple[Step, ...], frame: Frame, stop: JsonObject | None
     ) -> tuple[str, str | None, Failure | None]:
+        """How the steps end. `stop`: they were ended by one of them before the process was."""
         try:
+            if stop is not None:
+                raise RunStopped.of(stop)
             walk.sequence(steps, frame)
         except StepFailed as failed:
             failure = failed.failure
@@ -239,6 +244,8 @@ class Interpreter:
         else:
             frame = Frame(frame.names, frame.deadline, element_of=step.id)
         try:
+            if run.stop is not None:
+                raise RunStopped.of(run.stop)
             walk.sequence((step,), frame)
         except StepFailed as failed:
             at = _failed_at(failed.failure, None)

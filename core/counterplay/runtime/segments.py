@@ -34,6 +34,10 @@ class RunStopped(Exception):
             return None
         return f"step {self.step_id}: it stopped the run" + (f": {self.reason}" if self.reason else "")
 
+    @classmethod
+    def of(cls, document: JsonObject) -> RunStopped:
+        return cls(document["status"], document["reason"], document["step"])
+
     def to_document(self) -> JsonObject:
         return {"status": self.status, "reason": self.reason, "step": self.step_id}
 

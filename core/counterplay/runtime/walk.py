@@ -347,8 +347,9 @@ class Walk:
             raise RunCancelled
         stopped = next((one.stop for one in ended if one.stop is not None), None)
         if stopped is not None:
-            self._end(row, "succeeded", result={"stopped": stopped})
-            raise RunStopped(stopped["status"], stopped["reason"], stopped.get("step", step.id))
+            stop = RunStopped.of(stopped)
+            self._end(row, "succeeded", result={"stopped": stopped}, stop=stop)
+            raise stop
         self.load_branches(step, ended)
         failed = [one for one in ended if one.status != "succeeded"]
         if not failed:
@@ -452,8 +453,12 @@ class Walk:
         result: Any = None,
         error: str | None = None,
         outcome: Outcome | None = None,
+        stop: RunStopped | None = None,
     ) -> None:
-        """The step is over: its row, the outcome of its effect and its entries in the audit log, as one."""
+        """The step is over: its row, the outcome of its effect and its entries in the audit log, as one.
+
+        `stop`: it ends the run; that is on record with it, so that no crash lets the run go on behind it.
+        """
         if outcome is not None:
             result, error = outcome.result, outcome.error
         masked = error and self._mask(error)
@@ -480,6 +485,8 @@ class Walk:
                     outcome.settled,
                     outcome.after,
                 )
+            if stop is not None:
+                self._runs.put_stop(connection, self.segment.run.id, stop.to_document())
             if outcome is not None and outcome.delivery is not None:
                 body = {"step": row.step_id, **outcome.delivery}
                 audit.append(connection, "delivery", body, run_id=self.segment.run.id)

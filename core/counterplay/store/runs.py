@@ -208,6 +208,10 @@ class RunStore(Outbox, RunHistory, EffectRows):
                 .values(wake=to_text(now()))
             )
 
+    def put_stop(self, connection: sa.Connection, identity: str, stop: JsonObject) -> None:
+        """A step ended the run: what follows is not walked through any more, whoever goes on with it."""
+        connection.execute(sa.update(run).where(run.c.id == identity).values(stop=dumps(stop)))
+
     def set_outcome(
         self, lease: Lease, outcome: str, error: str | None, failed_at: JsonObject | None = None
     ) -> None:
@@ -216,7 +220,9 @@ class RunStore(Outbox, RunHistory, EffectRows):
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == lease.run_id)
-                .values(outcome=outcome, error=error and storable(error), failed_at=dumps(failed_at))
+                .values(
+                    outcome=outcome, error=error and storable(error), failed_at=dumps(failed_at), stop=None
+                )
             )
 
     def end(

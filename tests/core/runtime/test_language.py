@@ -10,6 +10,7 @@ import pytest
 
 from counterplay import PermanentError, RetryableError
 from counterplay.clock import now
+from counterplay.errors import StateError
 from counterplay.runtime.approvals import Approvals, RefusedAnswer
 from counterplay.store.approvals import ApprovalStore
 
@@ -362,6 +363,35 @@ def test_a_stop_inside_a_loop_ends_the_whole_run(bench, lab) -> None:
     assert bench.run(act(bench, loop, say("never")), events=[EVENT]).exit_code == 0
     assert lab.acted == ["ada", "bob"]
     assert whole(bench).status == "succeeded"
+
+
+HALT = {"id": "halt", "uses": "std.stop", "with": {"status": "failed", "reason": "enough"}}
+
+
+@pytest.mark.parametrize(
+    "last", [HALT, {"for_each": "[1, 2]", **HALT}, {"parallel": [HALT, say("beside")]}], ids=str
+)
+def test_no_crash_lets_a_run_go_on_behind_its_stop(bench, lab, last: Any) -> None:
+    """Cut off between the step that stopped it and its outcome: `finally` runs, what is behind does not."""
+    lab.act = lambda _context, _arguments: {}
+    bench.run(act(bench, say("first")), events=[b'{"id": "other", "users": []}'])
+    playbook = act(bench, last, say("behind"), **{"finally": [say("tidy")]})
+    with bench.store() as database, database.write() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER cut BEFORE UPDATE OF outcome ON cp_run "
+            "WHEN NEW.outcome IS NOT NULL AND NEW.parent IS NULL "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is gone'); END"
+        )
+    with pytest.raises(StateError):
+        bench.run(playbook, events=[EVENT])
+    with bench.store() as database, database.write() as connection:
+        connection.exec_driver_sql("DROP TRIGGER cut")
+
+    assert bench.run(playbook).exit_code == 1
+
+    assert [one for one in lab.acted if one != "beside"] == ["first", "tidy"]
+    (run,) = [one for one in bench.runs() if one.parent is None and one.status == "failed"]
+    assert run.error == "step halt: it stopped the run: enough"
 
 
 def test_a_playbook_is_called_with_inputs_and_its_result_is_seen(bench, lab) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,30 @@ def test_auditing_that_is_off_is_told(simulator: Simulator) -> None:
     assert on.detail.startswith("on; subscriptions that are started: Audit.AzureActiveDirectory")
     assert off.ok is False
     assert "turn on unified auditing (Set-AdminAuditLogConfig" in off.detail
+
+
+def test_the_audit_log_alone_is_enough_to_know_the_clock_and_the_principal(simulator: Simulator) -> None:
+    """A playbook that never asks Graph hears of both: Entra ID gives no token for a disabled principal."""
+    context = connected(simulator, ["ActivityFeed.Read"])
+    assert context.connection is not None
+    with context.http:
+        found = {one.about: one for one in context.connection.examine(context, [need("m365.audit_log")])}
+
+    assert found["clock"].ok is True
+    assert found["Office 365 Management APIs"].detail == "enabled for sign-in, as a token for it was given"
+
+
+def test_a_hunting_query_that_the_tenant_refuses_is_told(simulator: Simulator) -> None:
+    """The playbook's own query is tried, not only whether hunting is there."""
+    context = connected(simulator, PERMISSIONS["all"])
+    (tenant,) = simulator._tenants.values()
+    wrong = replace(need("m365.hunting"), arguments={"query": "AlertInfo | where nonsense"})
+    assert context.connection is not None
+    with context.http:
+        found = {one.about: one for one in context.connection.examine(context, [wrong])}
+
+    assert found["m365.hunting"].ok is False
+    assert ("'nonsense'" in found["m365.hunting"].detail) == (tenant.licence == "e5")
 
 
 def test_a_principal_that_is_disabled_is_told(simulator: Simulator) -> None:

@@ -24,7 +24,7 @@ from click.testing import CliRunner, Result
 
 from counterplay import BlockedError, Context, Need
 from counterplay.cli import playbook as command
-from counterplay.errors import CounterplayError
+from counterplay.errors import ConfigError, CounterplayError
 from counterplay.plugins import PluginHost
 from counterplay.wire import Wire
 from counterplay_m365 import setup
@@ -213,8 +213,47 @@ def test_it_waits_until_consent_is_given(
     assert done.exit_code == 0, done.output
     assert done.output.index("Waiting for consent") < done.output.index("Consent is given.")
     assert f"{link}?client_id={app['appId']}&" in done.output
+    assert f"App registrations > {app['appId']} > API permissions" in done.output
     assert 'client_secret: "${env:APP_SECRET}"' in done.output
     assert secret not in done.output
+
+
+def test_what_cannot_work_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong cloud or tenant, a secret in the clear, a file that is not there: by name, and at once."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for words, said in (
+        (["--create", "--tenant-id", TENANT, "--cloud", "mars"], "cloud: 'mars'"),
+        (["--create", "--tenant-id", "contoso.com"], "tenant_id: 'contoso.com'"),
+        (["--tenant-id", TENANT, "--client-id", "x", "--client-secret", "in-the-clear"], "takes a reference"),
+        (["--tenant-id", TENANT, "--client-id", "x", "--certificate-file", "none.pem"], "no file none.pem"),
+    ):
+        done = call(tmp_path, "connections", "setup", "m365.tenant", *words)
+
+        assert isinstance(done.exception, ConfigError), done.output
+        assert said in str(done.exception)
+        assert "in-the-clear" not in str(done.exception)
+        assert "application permissions" not in done.output
+
+
+def test_a_second_create_says_how_to_go_on_with_the_first(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No second registration beside the one that is there; and that one lists where consent returns."""
+    monkeypatch.setenv("ADMIN_TOKEN", administrators_token(simulator))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tenant,) = simulator._tenants.values()
+    before = set(tenant.objects["application"])
+    words = ["connections", "setup", "m365.tenant", "--create", "--admin-token-env", "ADMIN_TOKEN"]
+    words += ["--playbook", "alerts-to-intake", *addresses(simulator)]
+    assert call(tmp_path, *words).exit_code == 0
+
+    again = call(tmp_path, *words)
+
+    assert "--client-id ID --certificate-file" in str(again.exception)
+    (made,) = set(tenant.objects["application"]) - before
+    assert tenant.objects["application"][made]["web"]["redirectUris"] == ["https://localhost"]
 
 
 def test_the_webhook_is_tried_and_given_and_what_is_printed_takes_its_notifications(
