@@ -12,12 +12,8 @@ from counterplay import ConfigError, Context, RetryableError
 from counterplay_intake.key import IntakeKey
 
 ENVELOPE = 1024  #: room for everything in a body besides the events, the key included
-_encode = msgspec.json.Encoder().encode
-
-
-def quoted(text: str) -> bytes:
-    """A text as a JSON string, UTF-8."""
-    return _encode(text)
+quoted = msgspec.json.Encoder().encode
+"""A text as a JSON string, UTF-8."""
 
 
 def send(context: Context, events: Sequence[bytes]) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
 from counterplay.errors import InterruptedWork, PermanentError, RejectedError, WorkError, as_work_error
@@ -41,7 +43,7 @@ class Segment:
 
     task: Any
     start: int
-    positions: list[int] = field(default_factory=list)
+    positions: Sequence[int]
 
 
 @dataclass(slots=True)
@@ -93,19 +95,22 @@ class Outbox:
         """Add records of a task; batches that are full are sent."""
         sink = self.pipe.sink
         most, largest = sink.max_batch_records, sink.max_batch_bytes
-        batch = self._open
-        segment: Segment | None = None
-        for position, record, size in zip(positions, records, sizes, strict=True):
-            if batch.records and (batch.size + size > largest or len(batch.records) >= most):
-                self.cut()
-                batch, segment = self._open, None
-            if segment is None:
-                segment = Segment(task, len(batch.records))
-                batch.segments.append(segment)
-                batch.since = batch.since or time.monotonic()
-            batch.records.append(record)
-            segment.positions.append(position)
-            batch.size += size
+        ends = list(accumulate(sizes, initial=0))
+        start = 0
+        while start < len(records):
+            batch = self._open
+            end = bisect_right(ends, ends[start] + largest - batch.size) - 1
+            end = min(end, start + most - len(batch.records))
+            if end <= start:
+                if batch.records:
+                    self.cut()
+                    continue
+                end = start + 1  # it fits into no batch, so it goes alone
+            batch.segments.append(Segment(task, len(batch.records), positions[start:end]))
+            batch.since = batch.since or time.monotonic()
+            batch.records += records[start:end]
+            batch.size += ends[end] - ends[start]
+            start = end
 
     @property
     def waiting_since(self) -> float | None:

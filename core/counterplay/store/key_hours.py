@@ -12,6 +12,7 @@ import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from operator import xor
 
 _SMALLEST, _LARGEST = 1024, 8192  # slots of a table
 _SLOT = 12  # bytes
@@ -133,7 +134,7 @@ class Hour:
 def digests(keys: Sequence[str]) -> bytes:
     """16 bytes for each id: a GUID's own, else a hash."""
     joined = "".join(keys).replace("-", "")
-    if len(joined) == 32 * len(keys) and joined.isascii() and all(len(key) == 36 for key in keys):
+    if len(joined) == 32 * len(keys) and joined.isascii() and set(map(len, keys)) <= {36}:
         try:
             return bytes.fromhex(joined)
         except ValueError:
@@ -167,4 +168,5 @@ def key_at(packed: bytes, place: int) -> bytes:
 def prints_of(packed: bytes) -> list[int]:
     """A 64-bit fingerprint of each id, never 0."""
     halves = struct.unpack(f"<{len(packed) // 8}Q", packed)
-    return [(a ^ b) or 1 for a, b in zip(halves[::2], halves[1::2], strict=True)]
+    prints = list(map(xor, halves[::2], halves[1::2]))
+    return prints if all(prints) else [one or 1 for one in prints]
