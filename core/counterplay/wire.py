@@ -469,6 +469,12 @@ class _BulkAdapter(HTTPAdapter):
             pool.conn_kw["ssl_context"], pool.ca_certs = context, None
         return pool
 
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """What a request line names; without proxies there is nothing to choose."""
+        if proxies:
+            return super().request_url(request, proxies)
+        return request.path_url
+
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Done once for each pool, when it is made."""
 

@@ -17,6 +17,7 @@ from counterplay.store.tables import acknowledgement, dead_letter, delivery, spo
 from counterplay.store.waiting import waiting_for
 
 _COUNTED = tuple(one.name for one in fields(Counts))
+_INSERT = delivery.insert()  # built once: building it costs more than running it
 
 
 class Deliveries:
@@ -38,7 +39,7 @@ class Deliveries:
         moment = to_text(now())
         if deliveries:
             connection.execute(
-                delivery.insert(),
+                _INSERT,
                 [
                     {
                         "unit_id": one.unit_id,

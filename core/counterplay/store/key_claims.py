@@ -18,6 +18,21 @@ UNTIMED = -1
 """The hour of events without a time."""
 _SET_ASIDE = ("quarantined", "lost")
 
+# Built once: building a statement costs more than running it.
+_HELD = sa.select(unit_keys.c.unit_id, unit_keys.c["keys"], unit_keys.c.checks).where(
+    unit_keys.c.unit_id.in_(sa.bindparam("owners", expanding=True))
+)
+_ASIDE = (
+    sa.select(unit.c.id)
+    .outerjoin(acknowledgement, acknowledgement.c.unit_id == unit.c.id)
+    .where(
+        unit.c.id.in_(sa.bindparam("owners", expanding=True)),
+        unit.c.status.in_(_SET_ASIDE),
+        acknowledgement.c.unit_id.is_(None),
+    )
+)
+_INSERT_KEYS, _INSERT_HOURS = unit_keys.insert(), key_hour.insert()
+
 
 @dataclass(frozen=True, slots=True)
 class UnitKeys:
@@ -122,11 +137,7 @@ class Claim:
         again = {one.keys.unit_id for one in entered if one.keys.again}
         wanted = [*owners, *again]
         for start in range(0, len(wanted), 500):
-            rows = self._connection.execute(
-                sa.select(unit_keys.c.unit_id, unit_keys.c["keys"], unit_keys.c.checks).where(
-                    unit_keys.c.unit_id.in_(wanted[start : start + 500])
-                )
-            )
+            rows = self._connection.execute(_HELD, {"owners": wanted[start : start + 500]})
             for owner, keys, checks in rows:
                 (self._before if owner in again else self._blobs)[owner] = (keys, checks)
         self._aside = set_aside(self._connection, owners)
@@ -233,14 +244,14 @@ class Claim:
             self._connection.execute(sa.delete(key_hour).where(key_hour.c.unit_id.in_(known)))
         if self._new:
             self._connection.execute(
-                unit_keys.insert(),
+                _INSERT_KEYS,
                 [
                     {"unit_id": owner, "keys": keys, "checks": checks}
                     for owner, (keys, checks) in self._new.items()
                 ],
             )
             if self._index:
-                self._connection.execute(key_hour.insert(), self._index)
+                self._connection.execute(_INSERT_HOURS, self._index)
             self._store.wrote(self._feed_id, {row["hour"] for row in self._index})
 
 
@@ -248,13 +259,4 @@ def set_aside(connection: sa.Connection, owners: Collection[int]) -> set[int]:
     """Those of the units that were quarantined or lost before any playbook had them: they own nothing."""
     if not owners:
         return set()
-    rows = connection.execute(
-        sa.select(unit.c.id)
-        .outerjoin(acknowledgement, acknowledgement.c.unit_id == unit.c.id)
-        .where(
-            unit.c.id.in_(list(owners)),
-            unit.c.status.in_(_SET_ASIDE),
-            acknowledgement.c.unit_id.is_(None),
-        )
-    )
-    return set(rows.scalars())
+    return set(connection.execute(_ASIDE, {"owners": list(owners)}).scalars())

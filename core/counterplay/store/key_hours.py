@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from operator import xor
 
@@ -40,14 +40,17 @@ class _Table:
     def entries(self) -> Iterator[tuple[int, int]]:
         return ((one, owner) for one, owner in zip(self.prints, self.owners, strict=True) if one)
 
-    def put(self, one: int, owner: int) -> None:
-        """Enter one that is not there. A third of the slots is free when `room` is used up."""
-        at = one % self.mask
-        while self.prints[at]:
-            at = (at + 1) & self.mask
-        self.prints[at] = one
-        self.owners[at] = owner
-        self.room -= 1
+    def fill(self, entries: Iterable[tuple[int, int]]) -> None:
+        """Enter those of another table. A third of the slots is free when `room` is used up."""
+        prints, owners, mask, room = self.prints, self.owners, self.mask, self.room
+        for one, owner in entries:
+            at = one % mask
+            while prints[at]:
+                at = (at + 1) & mask
+            prints[at] = one
+            owners[at] = owner
+            room -= 1
+        self.room = room
 
     def give(self, one: int, owner: int) -> None:
         at = one % self.mask
@@ -63,9 +66,13 @@ class _Table:
             made = [_Table(2 * size, self.depth)] * 2
         else:
             made = [_Table(size, self.depth + 1), _Table(size, self.depth + 1)]
-        bit = _BITS - 1 - self.depth
-        for one, owner in self.entries():
-            made[one >> bit & 1].put(one, owner)
+        bit = 1 << (_BITS - 1 - self.depth)
+        if made[0] is made[1]:
+            made[0].fill(self.entries())
+        else:
+            entries = list(self.entries())
+            made[0].fill([entry for entry in entries if not entry[0] & bit])
+            made[1].fill([entry for entry in entries if entry[0] & bit])
         return made
 
 
