@@ -200,7 +200,9 @@ class Pipeline:
             if not self._arrivals:
                 self._first_arrival = time.monotonic()
             self._arrivals.append(arrival)
-            self._changed.notify_all()
+            waiting = len(self._arrivals)
+            if waiting == 1 or waiting >= _GROUP // 2 or not self._fetching.active:
+                self._changed.notify_all()  # the mill would find nothing to do at the others
 
     def _reported(self, outcome: Outcome) -> None:
         with self._changed:

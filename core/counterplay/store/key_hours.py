@@ -67,10 +67,10 @@ class _Table:
         else:
             made = [_Table(size, self.depth + 1), _Table(size, self.depth + 1)]
         bit = 1 << (_BITS - 1 - self.depth)
+        entries = [entry for entry in zip(self.prints, self.owners, strict=True) if entry[0]]
         if made[0] is made[1]:
-            made[0].fill(self.entries())
+            made[0].fill(entries)
         else:
-            entries = list(self.entries())
             made[0].fill([entry for entry in entries if not entry[0] & bit])
             made[1].fill([entry for entry in entries if entry[0] & bit])
         return made
