@@ -21,16 +21,43 @@ UNRECORDED = 4
 """Batches that a receiver may have taken before that is on record: what a kill repeats at most."""
 
 
-class Gates:
-    """Bounds the unrecorded batches of each receiver, over all feeds that deliver to it."""
+class Gate:
+    """Bounds the unrecorded batches of one receiver."""
 
     def __init__(self) -> None:
-        self._gates: dict[str, threading.Semaphore] = {}
+        self._free = UNRECORDED
+        self._changed = threading.Condition()
+
+    @property
+    def shut(self) -> bool:
+        """Nothing more is sent before something is on record."""
+        return not self._free
+
+    def enter(self, patience: float) -> bool:
+        """Take a place, or give up after `patience` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free, patience):
+                return False
+            self._free -= 1
+            return True
+
+    def leave(self) -> None:
+        """Give a place back."""
+        with self._changed:
+            self._free += 1
+            self._changed.notify()
+
+
+class Gates:
+    """The gate of each receiver, for all feeds that deliver to it."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, Gate] = {}
         self._lock = threading.Lock()
 
-    def of(self, receiver: str) -> threading.Semaphore:
+    def of(self, receiver: str) -> Gate:
         with self._lock:
-            return self._gates.setdefault(receiver, threading.Semaphore(UNRECORDED))
+            return self._gates.setdefault(receiver, Gate())
 
 
 class Task(Protocol):
@@ -75,14 +102,14 @@ class Outbox:
         self,
         taker: Subscriber,
         pipe: SinkPipe,
-        gate: threading.Semaphore,
+        gate: Gate,
         done: Callable[[Outcome], None],
         stop: threading.Event,
     ) -> None:
         self.taker = taker
         self.pipe = pipe
         self.bulk = isinstance(pipe.sink, BulkSink)
-        self._gate = gate
+        self.gate = gate
         self._done = done
         self._stop = stop
         self._open = Batch(size=pipe.sink.batch_overhead)
@@ -151,7 +178,7 @@ class Outbox:
         """The outcome is on record."""
         self.sending -= 1
         if outcome.gate:
-            self._gate.release()
+            self.gate.leave()
 
     def close(self) -> None:
         """Let the posters end. Call it when nothing is sent any more."""
@@ -163,12 +190,12 @@ class Outbox:
     def _post(self) -> None:
         while (batch := self._queue.get()) is not None:
             outcome = Outcome(self, batch, [], [], None, gate=False)
-            while not (got := self._gate.acquire(timeout=0.2)) and not self._stop.is_set():
+            while not (got := self.gate.enter(0.2)) and not self._stop.is_set():
                 pass
             if self._stop.is_set():
                 outcome.error = InterruptedWork("stopped before the batch was sent")
                 if got:
-                    self._gate.release()
+                    self.gate.leave()
             else:
                 outcome.gate = True
                 self._send(outcome, 0, len(batch.records))
