@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
 from counterplay.store.children import NewChild, cancel, child_id, children_of, spawn
@@ -96,6 +98,29 @@ def test_runs_are_due_by_age_and_by_their_wake(runs: RunStore) -> None:
     runs.park("r-c", "blocked", now() + timedelta(hours=1), "sink")
     assert runs.due(9) == [("r-b", 2), ("r-d", 1)]
     assert runs.with_status("waiting", "blocked") == [("r-b", 2), ("r-c", 2)]
+
+
+def test_the_next_queued_run_is_found_without_sorting_all_that_wait(runs: RunStore) -> None:
+    """One commit may bring tens of thousands; to start one of them costs what it costs with ten."""
+    add(runs, *(replace(RUN, id=f"r-{number:03}", run_key=str(number)) for number in range(300)))
+    plans: list[str] = []
+
+    @sa.event.listens_for(runs.database.engine, "before_cursor_execute")
+    def explained(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "cp_run.rank" not in statement:
+            return
+        how = "EXPLAIN QUERY PLAN " if runs.database.sqlite else "EXPLAIN "
+        cursor = connection.connection.driver_connection.cursor()
+        if not runs.database.sqlite:
+            cursor.execute("SET LOCAL enable_seqscan = off")  # so few rows are not worth an index to it
+        cursor.execute(how + statement, parameters)
+        plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
+
+    assert [identity for identity, _ in runs.due(2)] == ["r-000", "r-001"]
+    (plan,) = plans
+    assert "cp_run_rank" in plan
+    assert "TEMP B-TREE" not in plan
+    assert "Sort" not in plan
 
 
 def test_only_the_current_segment_begins(runs: RunStore, run: str) -> None:
