@@ -31,7 +31,7 @@ from counterplay.runtime.planning_wire import described
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import Terms
 from counterplay.store.database import Database
-from counterplay.store.runs import RunStore, StoredEffect
+from counterplay.store.runs import Lease, RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
 
@@ -80,12 +80,14 @@ class EffectRunner:
         uses: str,
         action: Action,
         context: StepContext,
+        lease: Lease,
         tenant: str,
         known: StoredEffect | None,
         terms: Terms | None = None,
     ) -> Outcome:
         """Run the action once. `known` is the journal's entry when an earlier attempt left one.
 
+        `lease`: nothing is journalled, and so nothing sent, once the run goes on under another one.
         `terms` are what was agreed about the run beforehand: the plan that it carries out, or the
         effect that it takes back.
         """
@@ -94,7 +96,7 @@ class EffectRunner:
                 context.http.before_write = refuse_write
                 return Outcome("succeeded", self._json_result(uses, action.run(context)))
             with self._targets.alone(tenant, action.target()):
-                return self._effect(uses, action, context, tenant, known, terms)
+                return self._effect(uses, action, context, lease, tenant, known, terms)
         except (InterruptedWork, StateError):
             raise
         except (Exception, SystemExit) as error:
@@ -105,6 +107,7 @@ class EffectRunner:
         uses: str,
         action: Action,
         context: StepContext,
+        lease: Lease,
         tenant: str,
         known: StoredEffect | None,
         terms: Terms | None,
@@ -114,7 +117,7 @@ class EffectRunner:
         else:
             before = known.before
             if known.status in ("intended", "unknown"):
-                settled = self._settle(action, context, known)
+                settled = self._settle(uses, action, context, known)
                 if settled is not None:
                     return settled
         intent = EffectIntent(
@@ -138,12 +141,12 @@ class EffectRunner:
                 verdict = None  # somebody agreed
             if verdict is not None and verdict.ask:
                 return Outcome("paused", error=verdict.reason)
-            self._intend(intent)
+            self._intend(lease, intent)
         if verdict is not None:
             outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
         else:
             open_before = known is not None and known.status in ("intended", "unknown")
-            outcome = self._act(uses, action, context, before, open_before)
+            outcome = self._act(uses, action, context, lease, before, open_before)
         try:
             self._host.hook.counterplay_after_effect(
                 intent=intent, outcome={"status": outcome.effect, "error": outcome.error}
@@ -152,9 +155,9 @@ class EffectRunner:
             log.warning("the hook counterplay_after_effect failed: %s: %s", type(error).__name__, error)
         return outcome
 
-    def _intend(self, intent: EffectIntent) -> None:
+    def _intend(self, lease: Lease, intent: EffectIntent) -> None:
         self._runs.intend(
-            intent.run_id,
+            lease,
             intent.step_id,
             {
                 "uses": intent.uses,
@@ -168,30 +171,38 @@ class EffectRunner:
         )
 
     def _act(
-        self, uses: str, action: Action, context: StepContext, before: JsonObject, begun_before: bool
+        self,
+        uses: str,
+        action: Action,
+        context: StepContext,
+        lease: Lease,
+        before: JsonObject,
+        begun_before: bool,
     ) -> Outcome:
         http = context.http
         landed, doubtful = http.landed, http.doubtful
-        http.before_write = self._journal(context)
+        http.before_write = self._journal(lease, context.step_id)
         try:
             given = action.run(context)
         except (InterruptedWork, StateError):
             raise
         except UnknownOutcomeError as error:
-            return self._after_lost_answer(action, context, before, error)
+            return self._after_lost_answer(uses, action, context, before, error)
         except WorkError as error:
             if http.landed == landed and http.doubtful == doubtful and not begun_before:
                 return failed(error, effect="failed")  # whatever was sent was refused
-            return self._after_lost_answer(action, context, before, error)  # a part may have taken effect
+            return self._after_lost_answer(
+                uses, action, context, before, error
+            )  # a part may have taken effect
         except (Exception, SystemExit) as error:
             # A fault of the plugin: what it had done by then, on the wire or beside it, nobody can tell.
-            return self._after_lost_answer(action, context, before, as_work_error(error, uses))
+            return self._after_lost_answer(uses, action, context, before, as_work_error(error, uses))
         finally:
             context.http.before_write = None
         try:
             result = self._json_result(uses, given)
-        except PermanentError as error:  # it happened; only what it says about it cannot be kept
-            return Outcome("failed", error=str(error), effect="unknown")
+        except PermanentError as error:
+            return _unkept(error)
         verified = _verified(action, context, before, result)
         after = self._after(action, context)
         return Outcome("succeeded", result, effect="done", verified=verified, after=after)
@@ -210,7 +221,7 @@ class EffectRunner:
         return after
 
     def _after_lost_answer(
-        self, action: Action, context: StepContext, before: JsonObject, error: WorkError
+        self, uses: str, action: Action, context: StepContext, before: JsonObject, error: WorkError
     ) -> Outcome:
         passing = isinstance(error, (RetryableError, UnknownOutcomeError))
         if action.settle != "read":
@@ -226,15 +237,9 @@ class EffectRunner:
             text = f"{error}; reading it back does not show the effect"
             landed = not passing  # a part of it was answered as done before the rest failed
             return Outcome("failed", error=text, effect="unknown" if landed else "failed", passing=passing)
-        return Outcome(
-            "succeeded",
-            self._mask_json(result),
-            effect="done",
-            verified=True,
-            settled="the answer was lost; read back",
-        )
+        return self._read_back(uses, result, "the answer was lost; read back")
 
-    def _settle(self, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
+    def _settle(self, uses: str, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
         """What a journalled intent without an outcome became; None: it has to be done (again)."""
         if action.settle == "repeat":
             return None
@@ -249,13 +254,7 @@ class EffectRunner:
                 )
             if result is None:
                 return None
-            return Outcome(
-                "succeeded",
-                self._mask_json(result),
-                effect="done",
-                verified=True,
-                settled="read back after a stop",
-            )
+            return self._read_back(uses, result, "read back after a stop")
         # Without a request on record it may still have acted beside `context.http`, all that is journalled.
         last = _call(known.calls[-1]) if known.calls else "no request is on record"
         lost = f"the process stopped between a request and its answer ({last})"
@@ -265,9 +264,17 @@ class EffectRunner:
             effect="unknown",
         )
 
-    def _journal(self, context: StepContext) -> Callable[[requests.PreparedRequest], None]:
+    def _read_back(self, uses: str, result: object, how: str) -> Outcome:
+        """The effect that `settled` found, with a result as its schema says; else as after an attempt."""
+        try:
+            kept = self._json_result(uses, result)
+        except PermanentError as error:
+            return _unkept(error)
+        return Outcome("succeeded", kept, effect="done", verified=True, settled=how)
+
+    def _journal(self, lease: Lease, step_id: str) -> Callable[[requests.PreparedRequest], None]:
         def before_write(request: requests.PreparedRequest) -> None:
-            self._runs.add_call(context.run_id, context.step_id, self._mask_json(described(request)))
+            self._runs.add_call(lease, step_id, self._mask_json(described(request)))
 
         return before_write
 
@@ -299,6 +306,11 @@ def failed(error: WorkError, effect: str | None = None) -> Outcome:
     passing = isinstance(error, RetryableError)
     after = error.retry_after if isinstance(error, RetryableError) else None
     return Outcome("failed", error=str(error), effect=effect, passing=passing, retry_after=after)
+
+
+def _unkept(error: PermanentError) -> Outcome:
+    """The effect happened; only what the action says about it cannot be kept."""
+    return Outcome("failed", error=str(error), effect="unknown")
 
 
 def _unsettled(what: str, error: Exception) -> Outcome:
