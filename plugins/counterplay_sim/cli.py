@@ -136,7 +136,7 @@ def sim(
 
     Exits 0 when it is stopped by Ctrl-C or SIGTERM, 2 when it cannot start.
     """
-    from counterplay.workspace import find_state_dir
+    from counterplay.places import find_state_dir
 
     folder = state_dir or find_state_dir()
     context.obj = folder
