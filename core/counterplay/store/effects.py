@@ -20,6 +20,7 @@ from counterplay.store.statements import dumps, loads
 from counterplay.store.tables import effect
 
 _ENDS = ("status", "result", "error", "verified", "settled", "after", "ended")
+_REOPENED = ("subject", "before", "status", "error", "result", "ended")
 _END = (
     sa.update(effect)
     .where(effect.c.run_id == sa.bindparam("of"), effect.c.step_id == sa.bindparam("at_step"))
@@ -101,14 +102,14 @@ class EffectRows(StepRows):
                 change(connection)
 
     def intend(self, lease: Lease, step_id: str, about: JsonObject) -> None:
-        """Journal an effect before its first request. One that failed before is open again.
+        """Journal an effect before its first request. One that is there is open again, from `before` on.
 
         LeaseLost: the run goes on under another segment, whose business the effect is.
         """
         row = Row(
             effect,
             ("run_id", "step_id"),
-            ("status", "error", "result", "ended"),
+            _REOPENED,
             {
                 "run_id": lease.run_id,
                 "step_id": step_id,

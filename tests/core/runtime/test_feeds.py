@@ -401,6 +401,28 @@ def test_a_page_and_its_cursor_are_stored_together(bench, lab) -> None:
     assert bench.rows("SELECT * FROM cp_spool") == []
 
 
+def test_what_was_left_between_two_pages_is_not_the_end_of_it(bench, lab, monkeypatch) -> None:
+    """A sweep that somebody else began ends with what could be seen then; the source is asked once more."""
+    from lab_plugin import Log
+
+    lab.pages = [Page((b'{"id":"a"}',), {"page": 1}, more=True)]
+    playbook, polls = forward(bench, trigger={"uses": "lab.log"}), Log.poll
+
+    def cut_off(self: Any, context: Any, cursor: Any, since: Any) -> Page:
+        if cursor is not None:
+            raise PermanentError("500: no")
+        return polls(self, context, cursor, since)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "poll", cut_off)
+        assert bench.run(playbook).exit_code == 1
+    lab.pages += [Page((b'{"id":"b"}',), {"page": 2}), Page((b'{"id":"c"}',), {"page": 3})]
+    assert bench.run(playbook).exit_code == 0
+    assert sorted(ids(lab.taken["collect"])) == ["a", "b", "c"]
+    assert bench.run(playbook).exit_code == 0
+    assert lab.polled == [None, {"page": 1}, {"page": 2}, {"page": 3}]
+
+
 def test_a_poll_that_fails_moves_nothing(bench, lab, monkeypatch) -> None:
     """The next session asks from the same place."""
     from lab_plugin import Log
