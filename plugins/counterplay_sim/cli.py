@@ -131,8 +131,9 @@ def sim(
     """Run the simulated tenant and its intake until Ctrl-C.
 
     It speaks the real protocols of Microsoft 365 on 127.0.0.1 behind TLS: token end-point, audit feed,
-    Graph, intake. A tenant that was left unfinished goes on as it was. The settings are printed as connections for
-    counterplay.yaml; `playbook run` in the same workspace finds the running simulator by itself.
+    Graph, intake. A tenant that was left unfinished goes on as it was. The settings are printed as
+    connections for counterplay.yaml; `playbook run` in the same workspace finds the running simulator by
+    itself.
 
     Exits 0 when it is stopped by Ctrl-C or SIGTERM, 2 when it cannot start.
     """
