@@ -185,7 +185,7 @@ def test_a_step_and_its_effect_end_together(runs: RunStore, run: str) -> None:
     runs.add_call(lease, "a", calls[1])
     runs.add_call(lease, "a", calls[2])
     (open_effect,) = runs.effects(run)
-    assert (open_effect.status, open_effect.before) == ("intended", {"status": "open"})
+    assert (open_effect.status, open_effect.before) == ("intended", {"status": "closed"})
     assert open_effect.calls == calls
     runs.end_step(
         lease,
