@@ -1,6 +1,7 @@
 """What holds for every action of m365 that is registered, on a simulated tenant, request by request.
 
-Plan and undo through the command are in tests/effects/test_every_effect.py, which covers each as well.
+Plan and undo through whole runs are rules of the conformance kit, to which tests/plugins/test_every_module.py
+holds each action; whole runs that are killed are in tests/effects/test_killed.py.
 """
 
 from __future__ import annotations
@@ -16,12 +17,23 @@ from typing import Any
 import jsonschema
 import pytest
 from tests.fixtures.graph_contract import Watched
-from tests.fixtures.m365_actions import HOST, NOWHERE, actions, empower, example, inverse, nowhere
+from tests.fixtures.m365_actions import (
+    HOST,
+    NOWHERE,
+    actions,
+    comparable,
+    empower,
+    example,
+    inverse,
+    nowhere,
+)
 
 from counterplay import Action, InterruptedWork, StepContext
 from counterplay.budgets import Budgets
 from counterplay.plugins import ModuleInfo
 from counterplay.runtime.effects import EffectRunner, Targets
+from counterplay.runtime.planning import rehearse, way_back
+from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.runtime.results import Outcome
 from counterplay.store.database import open_database
 from counterplay.store.runs import NewRun, RunStore, StoredEffect, run_id
@@ -235,6 +247,43 @@ def test_it_does_what_it_says(info: ModuleInfo, attempt: Attempt) -> None:
         assert outcome.verified is True
     else:
         assert attempt.ground.faults.writes == []
+
+
+@every_effect
+def test_a_plan_knows_every_call_beforehand(info: ModuleInfo, attempt: Attempt) -> None:
+    """Nothing is sent, and what the attempt then sends is what was listed, in order, and no more."""
+    before = attempt.ground.state()
+    with PlanningWire(attempt.ground.connection, budgets=Budgets()) as http:
+        context = StepContext(http=http, connection=attempt.ground.connection)
+        _, calls, open_end = rehearse(attempt.action(), context)
+    assert open_end is None
+    assert calls, "the example changes nothing, so it shows nothing"
+    assert attempt.ground.state() == before
+    assert attempt.ground.faults.writes == []
+
+    assert attempt.go().status == "succeeded"
+
+    journalled = attempt.journal()
+    assert journalled is not None
+    assert journalled.calls == calls
+
+
+@every_effect
+def test_what_takes_it_back_brings_the_tenant_back(info: ModuleInfo, attempt: Attempt) -> None:
+    """After the inverse all is as before, but for what an undo cannot bring back, which is named."""
+    before = attempt.ground.state()
+    done = attempt.go()
+    journalled = attempt.journal()
+    assert journalled is not None
+    back = attempt.action().inverse(journalled.before, done.result or {})
+    if back is None:
+        assert way_back(attempt.action(), journalled.before)[1] == "it cannot be taken back"
+        return
+
+    undone = Attempt(attempt.ground, back.uses, back.arguments).go()
+
+    assert undone.status == "succeeded", undone.error
+    assert comparable(info.uses, attempt.ground.state()) == comparable(info.uses, before)
 
 
 @every_effect
