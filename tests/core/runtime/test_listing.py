@@ -247,7 +247,7 @@ def test_what_is_refused_once_at_the_edge_of_retention_is_no_further_gap(bench: 
 
 
 def test_a_window_that_stays_refused_at_the_edge_is_given_up(bench: Bench) -> None:
-    """When the margins are used up, what was not listed is part of the hole, with the reason of the refusal."""
+    """When the margins are used up, what was not listed is a hole too, with the reason of the refusal."""
     bench.round()
     bench.start()
     edge = BASE + 2 * DAY + RETENTION_MARGIN
