@@ -12,7 +12,7 @@ from counterplay.budgets import Budgets
 from counterplay.errors import BlockedError, ConfigError
 from counterplay.runtime import metrics
 from counterplay.runtime.figures import Figures
-from counterplay.runtime.lags import Histogram
+from counterplay.runtime.lags import BOUNDS, LONG, SHORT, Histogram
 from counterplay.store.figures import Unfinished
 
 LINE = re.compile(r'(# (HELP|TYPE) \w+ .+|counterplay_\w+(\{(\w+="([^"\\]|\\.)*",?)+\})? -?[0-9.]+)')
@@ -167,3 +167,20 @@ def test_a_histogram_counts_what_took_at_most_so_long() -> None:
         histogram.observe(seconds)
     assert histogram.cumulative() == [(1.0, 2), (5.0, 4), (float("inf"), 5)]
     assert histogram.sum == 97.5
+
+
+def test_the_guide_names_what_there_is() -> None:
+    """Each metric in it exists, each histogram is in it with its bounds."""
+    guide = " ".join(
+        (Path(__file__).parents[3] / "docs" / "howto" / "watch-it.md").read_text("utf-8").split()
+    )
+    text = metrics.text(Figures(), [], Budgets(), Unfinished({}, 0)) + metrics.service(
+        reloads=0, working=True
+    )
+    kinds = dict(re.findall(r"# TYPE (counterplay_\w+) (\w+)", text))
+    named = {name.removesuffix("_bucket") for name in re.findall(r"counterplay_\w+", guide)}
+    assert named <= set(kinds)
+    assert {name for name, kind in kinds.items() if kind == "histogram"} <= named
+    assert {f"counterplay_{name}_seconds" for name in BOUNDS} <= named
+    for bounds in (LONG, SHORT):
+        assert ", ".join(f"{one:g}" for one in bounds) in guide
