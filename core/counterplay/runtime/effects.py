@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -26,6 +27,7 @@ from counterplay.hookspecs import EffectIntent
 from counterplay.language.arguments import problems
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
+from counterplay.runtime.first_write import TRUSTED, BeforeWrite, TargetChanged, TargetUnread
 from counterplay.runtime.guards import Guards, refuse_write
 from counterplay.runtime.planning_wire import described
 from counterplay.runtime.results import Outcome
@@ -37,6 +39,22 @@ log = logging.getLogger("counterplay.runs")
 
 
 NOT_AS_DECLARED = "what it returned is not what its schema says"
+_STARTS = 3
+"""How often an effect begins anew because the target changes before its first write."""
+_CLOSED = ("failed", "refused")
+"""An effect that came to this changed nothing: the next attempt is a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What an attempt stands on: the state to undo to, the present one, whether a part may be done already.
+
+    `seen` is None where the present state was not read.
+    """
+
+    before: JsonObject
+    seen: JsonObject | None
+    begun: bool
 
 
 class Targets:
@@ -68,7 +86,10 @@ class EffectRunner:
         targets: Targets,
         mask_json: Callable[[Any], Any],
         guardrails: Mapping[str, Any] | None = None,
+        trusted: float = TRUSTED,
     ) -> None:
+        """`trusted`: for how many seconds a captured state is written onto without another look."""
+        self._trusted = trusted
         self._guards = Guards(host, runs.database, guardrails or {})
         self._host = host
         self._runs = runs
@@ -94,7 +115,17 @@ class EffectRunner:
                 context.http.before_write = refuse_write
                 return Outcome("succeeded", self._json_result(uses, action.run(context)))
             with self._targets.alone(tenant, action.target()):
-                return self._effect(uses, action, context, tenant, known, terms)
+                for _ in range(_STARTS):
+                    try:
+                        return self._effect(uses, action, context, tenant, known, terms)
+                    except TargetChanged:
+                        self._begins_anew(context)
+                        known = None
+                    except TargetUnread as unread:
+                        return failed(as_work_error(unread.error, uses), effect="failed")
+            return failed(
+                RetryableError("others keep changing the target, so nothing was sent"), effect="failed"
+            )
         except (InterruptedWork, StateError):
             raise
         except (Exception, SystemExit) as error:
@@ -109,14 +140,10 @@ class EffectRunner:
         known: StoredEffect | None,
         terms: Terms | None,
     ) -> Outcome:
-        if known is None:
-            before = action.capture(context)
-        else:
-            before = known.before
-            if known.status in ("intended", "unknown"):
-                settled = self._settle(action, context, known)
-                if settled is not None:
-                    return settled
+        ground = self._ground(action, context, known)
+        if isinstance(ground, Outcome):
+            return ground
+        before = ground.before
         intent = EffectIntent(
             run_id=context.run_id,
             playbook=context.playbook,
@@ -129,7 +156,7 @@ class EffectRunner:
             arguments=self._mask_json(action.arguments),
             subject=action.subject(before),
         )
-        if terms is not None and known is None:
+        if terms is not None and (known is None or known.status in _CLOSED):
             given = terms.check(action, context, before)
             if given is not None and not (given.status == "paused" and context.consent is not None):
                 return given
@@ -142,8 +169,7 @@ class EffectRunner:
         if verdict is not None:
             outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
         else:
-            open_before = known is not None and known.status in ("intended", "unknown")
-            outcome = self._act(uses, action, context, before, open_before)
+            outcome = self._act(uses, action, context, ground)
         try:
             self._host.hook.counterplay_after_effect(
                 intent=intent, outcome={"status": outcome.effect, "error": outcome.error}
@@ -151,6 +177,26 @@ class EffectRunner:
         except Exception as error:  # a listener's fault does not change what happened
             log.warning("the hook counterplay_after_effect failed: %s: %s", type(error).__name__, error)
         return outcome
+
+    def _ground(self, action: Action, context: StepContext, known: StoredEffect | None) -> _Ground | Outcome:
+        """The state before; or how an earlier attempt ended whose outcome was not on record."""
+        if known is None or known.status in _CLOSED:
+            before = action.capture(context)
+            return _Ground(before, before, begun=False)
+        settled = self._settle(action, context, known)
+        if settled is not None:
+            return settled
+        if action.settle != "read":
+            return _Ground(known.before, None, begun=True)
+        try:
+            present = action.capture(context)
+        except (InterruptedWork, StateError):
+            raise
+        except Exception as unread:
+            return _unsettled("the process stopped before an answer came, and reading back failed", unread)
+        if self._mask_json(present) == known.before:
+            return _Ground(present, present, begun=False)
+        return _Ground(action.rebased(known.before, present), present, begun=True)
 
     def _intend(self, intent: EffectIntent) -> None:
         self._runs.intend(
@@ -167,25 +213,31 @@ class EffectRunner:
             },
         )
 
-    def _act(
-        self, uses: str, action: Action, context: StepContext, before: JsonObject, begun_before: bool
-    ) -> Outcome:
-        http = context.http
+    def _begins_anew(self, context: StepContext) -> None:
+        """Nothing was sent; the journal and the audit log know why what was intended did not take place."""
+        error = "somebody changed the target before the first write: it begins anew, from what is there now"
+        with self._runs.database.write_short() as connection:
+            self._runs.end_effect(connection, context.run_id, context.step_id, "failed", error=error)
+
+    def _act(self, uses: str, action: Action, context: StepContext, ground: _Ground) -> Outcome:
+        http, before = context.http, ground.before
         landed, doubtful = http.landed, http.doubtful
-        http.before_write = self._journal(context)
+        http.before_write = BeforeWrite(action, context, ground.seen, self._trusted, self._journal(context))
         try:
             given = action.run(context)
         except (InterruptedWork, StateError):
             raise
         except UnknownOutcomeError as error:
-            return self._after_lost_answer(action, context, before, error)
+            return self._after_lost_answer(action, context, ground, error, http.landed > landed)
         except WorkError as error:
-            if http.landed == landed and http.doubtful == doubtful and not begun_before:
+            if http.landed == landed and http.doubtful == doubtful and not ground.begun:
                 return failed(error, effect="failed")  # whatever was sent was refused
-            return self._after_lost_answer(action, context, before, error)  # a part may have taken effect
+            # a part may have taken effect
+            return self._after_lost_answer(action, context, ground, error, http.landed > landed)
         except (Exception, SystemExit) as error:
             # A fault of the plugin: what it had done by then, on the wire or beside it, nobody can tell.
-            return self._after_lost_answer(action, context, before, as_work_error(error, uses))
+            fault = as_work_error(error, uses)
+            return self._after_lost_answer(action, context, ground, fault, http.landed > landed)
         finally:
             context.http.before_write = None
         try:
@@ -210,22 +262,23 @@ class EffectRunner:
         return after
 
     def _after_lost_answer(
-        self, action: Action, context: StepContext, before: JsonObject, error: WorkError
+        self, action: Action, context: StepContext, ground: _Ground, error: WorkError, partly: bool
     ) -> Outcome:
+        """`partly`: a part of it was answered as done before the rest failed."""
         passing = isinstance(error, (RetryableError, UnknownOutcomeError))
         if action.settle != "read":
             again = passing and action.settle == "repeat"
             return Outcome("failed", error=str(error), effect="unknown", passing=again)
         try:
-            result = action.settled(context, before)
+            result = action.settled(context, ground.before)
         except (InterruptedWork, StateError):
             raise
         except Exception as unread:
             return _unsettled(f"{error.message}, and reading it back failed", unread)
         if result is None:
             text = f"{error}; reading it back does not show the effect"
-            landed = not passing  # a part of it was answered as done before the rest failed
-            return Outcome("failed", error=text, effect="unknown" if landed else "failed", passing=passing)
+            nothing = passing and not partly and not ground.begun
+            return Outcome("failed", error=text, effect="failed" if nothing else "unknown", passing=passing)
         return Outcome(
             "succeeded",
             self._mask_json(result),

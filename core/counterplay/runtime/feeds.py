@@ -391,7 +391,7 @@ class Feed:
         """List what is new. A source that is not offered here is told once, and asked again each day."""
         if time.monotonic() < self._unavailable_until:
             return
-        about = f"{self.label} unavailable"
+        about = f"{self.label}: unavailable"
         try:
             self._list_source()
         except UnavailableError as error:

@@ -17,6 +17,7 @@ from counterplay.store.statements import dumps, loads, upsert
 from counterplay.store.tables import effect
 
 _ENDS = ("status", "result", "error", "verified", "settled", "after", "ended")
+_REOPENED = ("subject", "before", "status", "error", "result", "ended")
 _END = (
     sa.update(effect)
     .where(effect.c.run_id == sa.bindparam("of"), effect.c.step_id == sa.bindparam("at_step"))
@@ -57,13 +58,13 @@ class EffectRows(StepRows):
             audit.effect_ended(connection, row)
 
     def intend(self, identity: str, step_id: str, about: JsonObject) -> None:
-        """Journal an effect before its first request. One that failed before is open again."""
+        """Journal an effect before its first request. One that is there is open again, from `before` on."""
         lease, begun = self._pending.get((identity, step_id), (None, None))
         with self.database.write_short() if lease is None else self.leased(lease) as connection:
             if begun is not None:
                 self.put_step(connection, identity, begun)
             connection.execute(
-                upsert(connection, effect, ("run_id", "step_id"), ("status", "error", "result", "ended")),
+                upsert(connection, effect, ("run_id", "step_id"), _REOPENED),
                 {
                     "run_id": identity,
                     "step_id": step_id,

@@ -10,7 +10,8 @@ import copy
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,16 +23,20 @@ from tests.fixtures.m365_actions import (
     NOWHERE,
     actions,
     comparable,
+    delete_a_rule,
     empower,
     example,
     inverse,
     nowhere,
+    reassign,
+    remove_target,
 )
 
-from counterplay import Action, InterruptedWork, StepContext
+from counterplay import Action, EffectIntent, InterruptedWork, StepContext, hookimpl
 from counterplay.budgets import Budgets
 from counterplay.plugins import ModuleInfo
 from counterplay.runtime.effects import EffectRunner, Targets
+from counterplay.runtime.first_write import TRUSTED
 from counterplay.runtime.planning import rehearse, way_back
 from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.runtime.results import Outcome
@@ -60,6 +65,16 @@ NOT_IDEMPOTENT = {
     "m365.comment_incident": "each comment is one more",
     "m365.force_password_change": "another password that nobody knows",
     "m365.revoke_sessions": "sessions are valid from a later time on",
+}
+_RISK = "the risk of a user outlives the user"
+OUTLIVES_ITS_USER = {"m365.confirm_compromised": _RISK, "m365.dismiss_risk": _RISK}
+#: What somebody may do to a target besides the same: an undo has to go back to that.
+OTHERWISE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+    **{f"m365.{verb}_alert": reassign("alert") for verb in ("assign", "classify", "update")},
+    **{f"m365.{verb}_incident": reassign("incident") for verb in ("assign", "classify", "update")},
+    "m365.delete_inbox_rules": delete_a_rule,
+    "m365.disable_inbox_rules": delete_a_rule,
+    "m365.enable_inbox_rules": delete_a_rule,
 }
 every_action = pytest.mark.parametrize("info", actions(), ids=lambda info: info.uses)
 every_effect = pytest.mark.parametrize("info", EFFECTS, ids=lambda info: info.uses)
@@ -143,6 +158,8 @@ class Attempt:
     arguments: dict[str, Any]
     guardrails: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
+    meanwhile: Callable[[], None] | None = None
+    """What somebody else does between the look at the target and the first write, which waits for long."""
 
     def __post_init__(self) -> None:
         """The journal's entries belong to a run."""
@@ -157,8 +174,12 @@ class Attempt:
         action = self.action()
         runs = self.ground.runs
         targets = Targets(runs.database)
-        runner = EffectRunner(HOST, runs, targets, lambda value: value, self.guardrails)
-        with Watched(self.ground.connection, stop=stop, budgets=Budgets(), attempts=3, backoff=0) as http:
+        trusted = TRUSTED if self.meanwhile is None else 0.0
+        runner = EffectRunner(HOST, runs, targets, lambda value: value, self.guardrails, trusted)
+        with (
+            self._in_between(),
+            Watched(self.ground.connection, stop=stop, budgets=Budgets(), attempts=3, backoff=0) as http,
+        ):
             context = StepContext(
                 http=http, connection=self.ground.connection, run_id=self.run_id, step_id="act"
             )
@@ -173,6 +194,19 @@ class Attempt:
                 )
         return outcome
 
+    @contextmanager
+    def _in_between(self) -> Iterator[None]:
+        """Guards are asked after the look, and before the intent is journalled."""
+        if self.meanwhile is None:
+            yield
+            return
+        somebody = _Somebody(self)
+        HOST._manager.register(somebody)
+        try:
+            yield
+        finally:
+            HOST._manager.unregister(somebody)
+
     def action(self) -> Action:
         from counterplay.language import with_defaults
 
@@ -184,6 +218,19 @@ class Attempt:
     def journal(self) -> StoredEffect | None:
         """The journal's entry, as a process that comes after this one finds it."""
         return next(iter(self.ground.runs.effects(self.run_id)), None)
+
+
+class _Somebody:
+    """A plugin whose guard has no objection, and does something else the first time that it is asked."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    @hookimpl
+    def counterplay_before_effect(self, intent: EffectIntent) -> None:
+        meanwhile, self._attempt.meanwhile = self._attempt.meanwhile, None
+        if meanwhile is not None and intent.run_id == self._attempt.run_id:
+            meanwhile()
 
 
 @pytest.fixture(scope="module")
@@ -398,6 +445,84 @@ def test_read_only_mode_refuses_it(info: ModuleInfo, attempt: Attempt) -> None:
     assert outcome.status == "failed"
     assert outcome.effect == "refused"
     assert attempt.ground.faults.writes == []
+
+
+@every_effect
+def test_what_somebody_did_meanwhile_is_theirs(info: ModuleInfo, attempt: Attempt) -> None:
+    """The same was done between the look and the write: it is not done twice, and no undo takes it back."""
+    ground = attempt.ground
+    theirs: list[dict[str, Any]] = []
+
+    def somebody() -> None:
+        assert Attempt(ground, info.uses, attempt.arguments).go().status == "succeeded"
+        theirs.append(ground.state())
+
+    attempt.meanwhile = somebody
+    outcome = attempt.go()
+
+    assert outcome.status == "succeeded", outcome.error
+    fits(info, outcome.result)
+    (left,) = theirs
+    if info.uses not in NOT_IDEMPOTENT:
+        assert ground.state() == left
+    effect = attempt.journal()
+    assert effect is not None
+    back = attempt.action().inverse(effect.before, outcome.result or {})
+    assert back is None, "an undo would take back what somebody else did"
+
+
+@pytest.mark.parametrize(
+    "info", [one for one in EFFECTS if one.uses in OTHERWISE], ids=lambda info: info.uses
+)
+@pytest.mark.parametrize("failed_before", [False, True], ids=["while it waited", "between two attempts"])
+def test_another_change_meanwhile_is_what_an_undo_goes_back_to(
+    info: ModuleInfo, attempt: Attempt, failed_before: bool
+) -> None:
+    """The effect is made on what is there by then, and its undo leaves what somebody else changed.
+
+    Targets of the other actions can only be as they are, or as they are to be.
+    """
+    ground = attempt.ground
+    theirs: list[dict[str, Any]] = []
+
+    def somebody() -> None:
+        OTHERWISE[info.uses](ground.tenant, attempt.arguments)
+        theirs.append(ground.state())
+
+    if failed_before:
+        for method in ("PATCH", "POST", "DELETE"):
+            ground.faults.add(Fault(service="graph", method=method, status=403, body=DENIED))
+        assert attempt.go().effect == "failed"
+        ground.faults.clear()
+        somebody()
+    else:
+        attempt.meanwhile = somebody
+    outcome = attempt.go()
+
+    assert outcome.status == "succeeded", outcome.error
+    effect = attempt.journal()
+    assert effect is not None
+    back = attempt.action().inverse(effect.before, outcome.result or {})
+    assert back is not None
+    assert Attempt(ground, back.uses, back.arguments).go().status == "succeeded"
+    (left,) = theirs
+    assert comparable(info.uses, ground.state()) == comparable(info.uses, left)
+
+
+@every_effect
+def test_a_target_that_is_gone_meanwhile_is_not_written_to(info: ModuleInfo, attempt: Attempt) -> None:
+    """Somebody deleted it between the look and the write: the outcome says so, and nothing is sent."""
+    if info.uses in OUTLIVES_ITS_USER:
+        pytest.skip(OUTLIVES_ITS_USER[info.uses])
+    ground = attempt.ground
+    attempt.meanwhile = lambda: remove_target(ground.tenant, attempt.arguments)
+
+    outcome = attempt.go()
+
+    assert outcome.status == "failed", outcome.result
+    assert outcome.effect == "failed"
+    assert any(word in str(outcome.error) for word in ("no user", "not exist", "there is no", "unknown"))
+    assert ground.faults.writes == []
 
 
 @every_effect
