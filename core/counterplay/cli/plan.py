@@ -86,7 +86,7 @@ def make_plans(
     as_json: bool,
 ) -> None:
     """Make the plans and print them."""
-    from counterplay.cli.loading import introduce, open_workspace
+    from counterplay.cli.loading import open_to_run
     from counterplay.cli.run import chosen, pairs, read_events
     from counterplay.runtime.opening import Opener
 
@@ -95,8 +95,7 @@ def make_plans(
             "there is no event to plan for",
             hint="give one with --event FILE, or plan for the newest with --live",
         )
-    workspace = open_workspace()
-    introduce(workspace)
+    workspace = open_to_run()
     renames = pairs(connections, "--connection", "NAME=OTHER")
     _, tasks = chosen(workspace, name, pairs(inputs, "--input", "NAME=VALUE"), renames)
     events = read_events(event_file) if event_file is not None else None

@@ -76,7 +76,7 @@ def _job(stage: Stage, moment: str) -> _Job:
     name = moment.replace(" ", "-") or "resumed"
     return _Job(
         list(sys.path),
-        {one.name: one.module for one in stage.host.plugins.values() if one.problem is None},
+        {one.name: one.point.module for one in stage.host.plugins.values() if one.problem is None},
         stage.info.uses,
         stage.arguments,
         {kind: dict(settings) for kind, settings in stage.bench.connections.items()},
@@ -162,7 +162,8 @@ def _carry_out_and_leave(job: _Job) -> None:
 
 
 def _carry_out(job: _Job) -> None:
-    host = PluginHost.load([EntryPoint(name, module, GROUP) for name, module in job.plugins.items()])
+    points = [EntryPoint(name, module, GROUP) for name, module in job.plugins.items()]
+    host = PluginHost.load(points, unagreed=True)
     bench = Bench(job.connections, {job.uses: Example(job.arguments)})
     stage = Stage(host, host.module(job.uses), bench, Path(job.folder))
     stage.watch.log = Path(job.log)
