@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from counterplay.cli.output import json_option, print_json
+from counterplay.cli.output import counted, json_option, print_json
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -179,9 +179,8 @@ def print_plan(one: Plan) -> None:
     writes = sum(len(step.calls or ()) for step in changes)
     lasting = sorted({step.uses for step in changes if step.undo is None and step.calls != ()})
     people = sorted({step.subject or step.target or "(not known yet)" for step in changes})
-    click.echo(
-        f"  in all: {len(changes)} changes, {writes} writes" + (f", on {', '.join(people)}" if people else "")
-    )
+    in_all = f"{counted(len(changes), 'change')}, {counted(writes, 'write')}"
+    click.echo(f"  in all: {in_all}" + (f", on {', '.join(people)}" if people else ""))
     if lasting:
         click.echo(f"  cannot be taken back: {', '.join(lasting)}")
     click.echo("  nothing was sent\n")
