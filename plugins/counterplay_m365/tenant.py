@@ -240,7 +240,7 @@ class Tenant(Connection):
         """Where tokens are shared with other processes, or why they are not."""
         if self.settings.get("sign_in_cache") != "keyring":
             return "`sign_in_cache` is memory"
-        from counterplay.workspace import find_state_dir
+        from counterplay.places import find_state_dir
         from counterplay_m365.token_cache import shared_cache
 
         return shared_cache(find_state_dir() / "tokens" / "m365.cache")

@@ -28,7 +28,8 @@ def init() -> None:
     """
     from counterplay.cli.loading import open_workspace
     from counterplay.cli.schema import text_of
-    from counterplay.workspace import FILE, STATE, example_config
+    from counterplay.places import FILE, STATE
+    from counterplay.workspace import example_config
 
     here = Path.cwd()
     state = here / STATE

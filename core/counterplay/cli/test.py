@@ -274,7 +274,7 @@ def _print_json(tried: Tried) -> None:
 def _stamps() -> dict[Path, tuple[int, int]]:
     """When each playbook and each test was changed."""
     from counterplay._data_files import shipped_playbooks
-    from counterplay.workspace import find_root
+    from counterplay.places import find_root
 
     root = find_root()
     folder = root / "playbooks" if root is not None else Path(str(shipped_playbooks()))

@@ -35,13 +35,13 @@ def test_the_version_is_the_distributions(desk: Any) -> None:
 
 
 def test_help_lists_every_command_with_its_line(desk: Any) -> None:
-    """Our own in the order of use, those of plugins with where they come from."""
+    """Our own in the order of use, then those of plugins, read from their files."""
     said = desk.playbook("--help")
 
     words = [line.split()[0] for line in said.out.partition("Commands:")[2].strip().splitlines()]
     assert (said.code, said.err) == (0, "")
     assert words[:3] == ["run", "up", "plan"]
-    assert re.search(r"\n  sim +\(from the plugin counterplay_sim\)\n", said.out)
+    assert re.search(r"\n  sim +Run the simulated tenant and its intake until Ctrl-C\.\n", said.out)
     assert "130 interrupted" in said.out
 
 
