@@ -1,5 +1,7 @@
 """Which of Microsoft's documented limits a request counts against."""
 
+from urllib.parse import quote
+
 import pytest
 import requests
 import responses
@@ -55,7 +57,7 @@ def test_a_mailbox_is_counted_once_by_whatever_name(
     context: StepContext, wire: responses.RequestsMock, asked: str
 ) -> None:
     """Once the user was read, the id and the principal name are the same mailbox, in any spelling."""
-    wire.get(f"{GRAPH}/users/{asked}", json={"id": "Ana-Id", "userPrincipalName": "ana@contoso.com"})
+    wire.get(f"{GRAPH}/users/{quote(asked)}", json={"id": "Ana-Id", "userPrincipalName": "ana@contoso.com"})
     connection = tenant(context)
 
     def counted(name: str) -> set[str]:
