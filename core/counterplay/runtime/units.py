@@ -7,7 +7,7 @@ import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from mmap import mmap
 from typing import Any, TypedDict
@@ -99,6 +99,17 @@ class Opener:
             return opened
         found = decoding.elements(bytes(body)) if parts is None else decoding.of_lines(iter(parts))
         return self._with_care(stored, found, len(body), digest, meta)
+
+    def first_time(self, opened: Opened) -> datetime | None:
+        """When the unit's first event happened, as far as it says so; a time without a zone is UTC."""
+        if self._time is None or not opened.raws:
+            return None
+        fields = opened.fields[0] if opened.fields is not None else opened.event(0).data
+        try:
+            moment = datetime.fromisoformat(str(fields.get(self._time)))
+        except ValueError:
+            return None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def _whole(self, stored: StoredUnit, body: bytes | mmap, digest: str, meta: JsonObject) -> Opened | None:
         """The fast way, for a unit that is what it should be."""

@@ -16,6 +16,7 @@ from counterplay.store.outbox import Outbox
 from counterplay.store.run_history import RunHistory
 from counterplay.store.run_records import (
     ENDED,
+    EffectEnd,
     NewRun,
     OnceKey,
     StoredAttempt,
@@ -30,6 +31,7 @@ from counterplay.store.workers import claim, give_back
 
 __all__ = [
     "ENDED",
+    "EffectEnd",
     "Lease",
     "LeaseLost",
     "NewRun",
@@ -121,7 +123,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
         run starts; that stays on record until `told`.
         """
         to_tell = {"tell": "started"} if tell else {}
-        with self.database.write_short() as connection:
+        with self.database.write_one() as connection:
             moved = connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.segment == segment, run.c.status.not_in(ENDED))
@@ -168,7 +170,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
 
         `segment` is that of whoever parks: nothing happens when the run goes on under another one.
         """
-        with self.database.write_short() as connection:
+        with self.database.write_one() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.status.not_in(ENDED), _held_by(segment))
@@ -244,8 +246,9 @@ class RunStore(Outbox, RunHistory, EffectRows):
         """
         from counterplay.store.children import child_ended, lock
 
-        with self.database.write_short() as connection:
-            if "/" in identity:
+        inside = "/" in identity
+        with self.database.write_short() if inside else self.database.write_one() as connection:
+            if inside:
                 lock(connection, identity.rsplit("/", 2)[0])
             moved = connection.execute(
                 sa.update(run)
@@ -264,12 +267,12 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
             if segment is not None and moved.rowcount != 1:
                 raise LeaseLost(f"run {identity} goes on without segment {segment}")
-            if "/" in identity:
+            if inside:
                 child_ended(connection, identity)
 
     def told(self, identity: str) -> None:
         """The hook that was to be called for the run was called."""
-        with self.database.write_short() as connection:
+        with self.database.write_one() as connection:
             connection.execute(sa.update(run).where(run.c.id == identity).values(tell=None))
 
     def untold(self, before: datetime) -> list[str]:
