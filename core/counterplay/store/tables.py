@@ -270,7 +270,7 @@ run = Table(
     Column("worker", Text),
     Column("tell", String(16)),
     Index("cp_run_status", "status", "created"),
-    Index("cp_run_rank", "status", "rank", "id"),
+    Index("cp_run_turn", "status", "tenant", "rank", "id"),
     Index("cp_run_wake", "status", "wake"),
     Index("cp_run_parent", "parent", "parent_step", "place"),
     Index("cp_run_tell", "tell", **_only("tell IS NOT NULL")),
