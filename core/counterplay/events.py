@@ -165,12 +165,14 @@ class Diagnosis:
 
     `about` is the `uses` of a need, or what else was looked at (`sign-in`, `clock`). `ok` is None for
     what could not be told. `grant` names permissions and roles (`resource: name`) that would mend it.
+    `need` is the need that it answers, which tells one use of a module from another.
     """
 
     about: str
     ok: bool | None
     detail: str = ""
     grant: tuple[str, ...] = ()
+    need: Need | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,13 @@ class Simulation(Protocol):
         """It is that late now in the case."""
         ...
 
+    def change(self, state: JsonObject) -> None:
+        """Others change it in the course of the case: `tenant` of a `given.meanwhile`.
+
+        Asked only for cases that say so. ConfigError: the state makes no sense.
+        """
+        ...
+
     def state(self) -> JsonObject:
         """What `expect.tenant` is held against."""
         ...

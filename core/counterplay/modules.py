@@ -267,6 +267,13 @@ class Action(Module):
         """After an attempt with unknown outcome: its result if it took effect, None if it did not."""
         raise NotImplementedError
 
+    def rebased(self, before: JsonObject, present: JsonObject) -> JsonObject:
+        """The state to undo to when it is done again after an attempt with unknown outcome, and the target
+        is not as it was `before` that one. An effect of one request gives `present`; of several, some of
+        which may have taken effect, what was there before the first.
+        """
+        return before
+
     def verify(self, context: StepContext, before: JsonObject, result: JsonObject) -> bool | None:
         """Read the target back: did the effect hold? None when that cannot be told."""
         return None

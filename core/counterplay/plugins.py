@@ -23,6 +23,7 @@ from counterplay._data_files import schemas_of
 from counterplay.errors import ConfigError, PluginLoadError
 from counterplay.events import JsonObject, Need
 from counterplay.modules import Action, Connection, Kind, Module, Sink, Transform, Trigger
+from counterplay.plugin_lock import Lock, distribution_of, lock_here
 
 GROUP = "counterplay"
 API_VERSION = "1.0"
@@ -106,10 +107,11 @@ class PluginInfo:
     name: str
     distribution: str
     version: str
+    point: EntryPoint
     modules: tuple[str, ...] = ()
     problem: str | None = None
-    module: str = ""
-    """What its entry point names."""
+    refused: bool = False
+    """The workspace's lock does not hold it as it is, so it was not imported."""
     api: str = ""
     """The API that it was written for, from its `COUNTERPLAY_API`; empty when it does not say."""
     hosts: tuple[str, ...] = ()
@@ -127,18 +129,23 @@ class PluginHost:
         self._manager.add_hookspecs(hookspecs)
 
     @classmethod
-    def load(cls, points: Iterable[EntryPoint] | None = None) -> PluginHost:
-        """Load every plugin that is installed and not named in COUNTERPLAY_DISABLE (comma-separated)."""
+    def load(cls, points: Iterable[EntryPoint] | None = None, *, unagreed: bool = False) -> PluginHost:
+        """Load every plugin that is installed and not named in COUNTERPLAY_DISABLE (comma-separated).
+
+        Where the current directory's workspace has a lock, others than those of it are not imported,
+        `unagreed` excepted. ConfigError: the lock cannot be read.
+        """
         host = cls()
+        lock = None if unagreed else lock_here()
         disabled = {name.strip() for name in os.environ.get("COUNTERPLAY_DISABLE", "").split(",")} - {""}
         host.disabled = frozenset(disabled)
         by_name: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=GROUP) if points is None else points:
             found = by_name.setdefault(point.name, [])
-            if (point, _distribution(point)) not in [(known, _distribution(known)) for known in found]:
+            if (point, distribution_of(point)) not in [(known, distribution_of(known)) for known in found]:
                 found.append(point)
         for name, claims in sorted(by_name.items()):
-            host._add(name, claims, name in disabled)
+            host._add(name, claims, name in disabled, lock)
         return host
 
     @property
@@ -194,17 +201,17 @@ class PluginHost:
                 filters[name] = function
         return filters
 
-    def _add(self, name: str, claims: list[EntryPoint], disabled: bool) -> None:
-        distributions = [_distribution(point) for point in claims]
-        about = PluginInfo(
-            name, " and ".join(d for d, _ in distributions), distributions[0][1], module=claims[0].module
-        )
+    def _add(self, name: str, claims: list[EntryPoint], disabled: bool, lock: Lock | None) -> None:
+        distributions = [distribution_of(point) for point in claims]
+        about = PluginInfo(name, " and ".join(d for d, _ in distributions), distributions[0][1], claims[0])
         if disabled:
             self.plugins[name] = _without(about, "disabled")
         elif len(claims) > 1:
             self.plugins[name] = _without(
                 about, f"is claimed by {about.distribution}, so both are out: uninstall one of them"
             )
+        elif lock is not None and (why := lock.refusal(claims[0])) is not None:
+            self.plugins[name] = replace(about, refused=True, problem=f"{why}, so it was not loaded")
         else:
             try:
                 self._register(name, claims[0], about)
@@ -277,12 +284,6 @@ def _module_info(plugin: str, cls: object, distribution: str, folder: Traversabl
             f"the module {cls.__qualname__} has no usable name", hint="set `name` to one identifier"
         )
     return ModuleInfo(f"{plugin}.{name}", cls, plugin, distribution, folder)
-
-
-def _distribution(point: EntryPoint) -> tuple[str, str]:
-    if point.dist is None:
-        return point.value, ""
-    return point.dist.name, point.dist.version
 
 
 def _without(info: PluginInfo, problem: str) -> PluginInfo:

@@ -24,12 +24,10 @@ from counterplay.language.arguments import problems
 from counterplay.language.durations import parse_duration
 from counterplay.language.findings import Finding, PlaybookError, did_you_mean
 from counterplay.language.yaml_text import MAX_BYTES, Document, read
+from counterplay.places import FILE, STATE, find_root, find_state_dir
 from counterplay.plugins import PluginHost
 from counterplay.secrets import SHORTEST, Secrets, reference
 from counterplay.store_setting import store_findings, store_shown, store_url
-
-FILE = "counterplay.yaml"
-STATE = ".counterplay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +42,11 @@ class ConnectionEntry:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long rows are kept after their run ended: the runs themselves, and the engine's own."""
+    """How long rows are kept: runs and the engine's own after their end, units once all acknowledged them."""
 
     runs: timedelta = timedelta(days=365)
     engine: timedelta = timedelta(days=7)
-
-
-def find_root(start: Path | None = None) -> Path | None:
-    """The nearest folder with a `counterplay.yaml`, from `start` (the current directory) upwards."""
-    here = (start or Path.cwd()).resolve()
-    return next((folder for folder in (here, *here.parents) if (folder / FILE).is_file()), None)
-
-
-def find_state_dir(start: Path | None = None) -> Path:
-    """Where state is kept: the workspace's `.counterplay`, else the user's state directory."""
-    root = find_root(start)
-    if root is not None:
-        return root / STATE
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "counterplay"
+    units: timedelta = timedelta(days=365)
 
 
 def shown(file: object) -> Path:
@@ -149,7 +133,7 @@ class Workspace:
 
     @cached_property
     def retention(self) -> Retention:
-        """How long ended runs are kept."""
+        """How long ended runs and delivered units are kept."""
         given = {key: parse_duration(value) for key, value in (self.config.get("retention") or {}).items()}
         return Retention(**given)
 

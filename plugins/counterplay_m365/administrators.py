@@ -49,10 +49,10 @@ def _refused_by_graph(intent: EffectIntent, context: StepContext) -> EffectVerdi
     if not intent.planned or intent.uses not in SENSITIVE or not intent.target:
         return None
     try:
-        why = lacking(context, str(intent.before.get("id") or intent.target))
+        lack = lacking(context, intent.uses, str(intent.before.get("id") or intent.target))
     except WorkError:
         return None  # it is not known whether it would be refused
-    return EffectVerdict(True, f"Graph will answer 403: {why}") if why else None
+    return EffectVerdict(True, f"Graph will answer 403: {lack.why}") if lack else None
 
 
 def _loses_it(intent: EffectIntent) -> bool:

@@ -77,7 +77,7 @@ def examine(connection: Tenant, context: Context, needs: Sequence[Need]) -> Iter
             said = ", ".join(sorted(found.roles or ())) or "none that is known here"
             yield Diagnosis("roles of the app", True, said)
     for need in needs:
-        yield _need(context, need, found)
+        yield replace(_need(context, need, found), need=need)
 
 
 @dataclass(slots=True)

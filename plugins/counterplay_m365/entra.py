@@ -46,6 +46,8 @@ _EXPLAINED: dict[int, tuple[str, str]] = {
     ),
     700027: ("the certificate is not registered", _CERTIFICATE),
     700030: ("the certificate is not valid for this app", _CERTIFICATE),
+    700211: ("no federated credential matches the token's issuer", _FEDERATED),
+    700212: ("no federated credential matches the token's audience", _FEDERATED),
     700213: ("no federated credential matches the token", _FEDERATED),
     7002131: ("no federated credential matches the token", _FEDERATED),
     700229: ("federation is not supported for this kind of app", "use a certificate"),
@@ -79,6 +81,12 @@ _EXPLAINED: dict[int, tuple[str, str]] = {
     900382: ("the tenant lives in another national cloud", _CLOUD),
     900432: ("the tenant lives in another national cloud", _CLOUD),
 }
+CURED_BY_CONSENT = frozenset(
+    f"AADSTS{code}" for code in (700016, 65001, 65004, 90094, 650056, 650057, 500011, 500014, 7000112, 70001)
+)
+"""What an administrator's consent or switch in the tenant ends; the app itself is as it should be."""
+NOT_YET_KNOWN = frozenset(f"AADSTS{code}" for code in (700027, 700211, 700213, 7002131))
+"""What a credential that was just registered meets until all of Entra ID knows it."""
 _PASSING = frozenset({90033, 90055})  # a temporary fault, and a rate limit, whatever their status
 
 
@@ -193,7 +201,7 @@ def roles(token: str) -> tuple[str, ...] | None:
     For diagnosis only: Microsoft calls the format opaque.
     """
     try:
-        return tuple(sorted(str(role) for role in _claims(token).get("roles", ())))
+        return tuple(sorted(str(role) for role in claims(token).get("roles", ())))
     except (IndexError, ValueError, AttributeError, TypeError):
         return None
 
@@ -201,13 +209,14 @@ def roles(token: str) -> tuple[str, ...] | None:
 def principal(token: str) -> str | None:
     """The object id of the service principal that a token was given to; None when it cannot be read."""
     try:
-        found = _claims(token).get("oid")
+        found = claims(token).get("oid")
     except (IndexError, ValueError, AttributeError, TypeError):
         return None
     return found if isinstance(found, str) else None
 
 
-def _claims(token: str) -> Any:
+def claims(token: str) -> Any:
+    """What a token says of itself, unchecked. IndexError, ValueError: it is no JWT."""
     part = token.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 

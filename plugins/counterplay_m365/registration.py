@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import datetime
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,12 +37,20 @@ _COMMAND_LINE = "14d82eec-204b-4c2f-b7e8-296a70dab67e"
 _REPLICATION = 6  # attempts while a new registration is not yet known everywhere
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A new registration: its client id, and the object id of its service principal."""
+Wanted = Mapping[str, tuple[JsonObject, Mapping[str, str]]]
+"""By resource: its service principal, and the id of each role by its name."""
 
-    client_id: str
-    principal: str
+
+@dataclass(frozen=True, slots=True)
+class Federated:
+    """Whose token stands for the app: what its file says of itself.
+
+    https://learn.microsoft.com/graph/api/application-post-federatedidentitycredentials
+    """
+
+    issuer: str
+    subject: str
+    audiences: tuple[str, ...]
 
 
 class Administrator(Connection):
@@ -81,65 +89,105 @@ class Registrar:
         self._root = f"{graph_url}/v1.0"
         self._pause = pause
 
-    def register(
-        self, name: str, permissions: Mapping[str, Collection[str]], certificate: bytes, redirect_uri: str
-    ) -> Registered:
-        """Make an app with a certificate (DER) and grant it the permissions, by resource.
+    def wanted(self, permissions: Mapping[str, Collection[str]]) -> Wanted:
+        """The roles behind permissions that are given by resource. PermanentError: one does not exist."""
+        found: dict[str, tuple[JsonObject, Mapping[str, str]]] = {}
+        for resource, names in permissions.items():
+            principal = self._resource(resource)
+            found[resource] = (principal, {one: _role(principal, resource, one) for one in sorted(names)})
+        return found
+
+    def make(self, name: str, wanted: Wanted, redirect_uri: str, certificate: bytes | None) -> JsonObject:
+        """Make an app, with a certificate (DER) or without a credential; nothing is granted to it yet.
 
         Entra ID refuses the consent link of an app that does not list the link's `redirect_uri`.
-
-        PermanentError: a permission does not exist. BlockedError: the administrator may not do this.
+        BlockedError: the administrator may not do this.
         """
-        principals = {resource: self._resource(resource) for resource in permissions}
-        wanted = {
-            resource: {one: _role(principals[resource], resource, one) for one in sorted(names)}
-            for resource, names in permissions.items()
-        }
-        access = [
-            {
-                "resourceAppId": RESOURCES[resource],
-                "resourceAccess": [{"id": role, "type": "Role"} for role in roles.values()],
-            }
-            for resource, roles in wanted.items()
-        ]
-        key = {
-            "type": "AsymmetricX509Cert",
-            "usage": "Verify",
-            "key": base64.b64encode(certificate).decode("ascii"),
-            "displayName": name,
-        }
-        body = {
+        body: JsonObject = {
             "displayName": name,
             "signInAudience": "AzureADMyOrg",
-            "requiredResourceAccess": access,
-            "keyCredentials": [key],
+            "requiredResourceAccess": _with_access([], wanted),
             "web": {"redirectUris": [redirect_uri]},
         }
-        app = self._post("/applications", body)
-        principal = self._patiently("/servicePrincipals", {"appId": app["appId"]})
-        for resource, roles in wanted.items():
-            for role in roles.values():
-                self._grant(str(principal["id"]), str(principals[resource]["id"]), role)
-        return Registered(str(app["appId"]), str(principal["id"]))
+        if certificate is not None:
+            key = {
+                "type": "AsymmetricX509Cert",
+                "usage": "Verify",
+                "key": base64.b64encode(certificate).decode("ascii"),
+                "displayName": name,
+            }
+            body["keyCredentials"] = [key]
+        return self._post("/applications", body)
 
-    def _grant(self, principal: str, resource: str, role: str) -> None:
-        body = {"principalId": principal, "resourceId": resource, "appRoleId": role}
+    def app(self, client_id: str) -> JsonObject:
+        """The app of a client id. GoneError: the tenant has no registration of it."""
+        found = self._found("applications", client_id, "id,appId,requiredResourceAccess")
+        if found is None:
+            raise GoneError(
+                f"the tenant has no app registration with the client id {client_id}",
+                hint="check --client-id and --tenant-id",
+            )
+        return found
+
+    def principal_of(self, client_id: str) -> str:
+        """The object id of a service principal. GoneError: the tenant has none of that client id."""
+        found = self._found("servicePrincipals", client_id, "id,appId")
+        if found is None:
+            raise GoneError(
+                f"the tenant has no service principal with the client id {client_id}",
+                hint="check the client id and --tenant-id",
+            )
+        return str(found["id"])
+
+    def complete(self, app: JsonObject, wanted: Wanted, federated: Federated | None) -> None:
+        """Give an app what it lacks of credential, listed permissions, service principal and grants.
+
+        What it has already stays, so that this may be called again after a fault.
+        """
+        listed = _with_access(app.get("requiredResourceAccess") or [], wanted)
+        if listed != (app.get("requiredResourceAccess") or []):
+            self._http.request(
+                "PATCH", f"{self._root}/applications/{app['id']}", json={"requiredResourceAccess": listed}
+            )
+        if federated is not None:
+            body = {
+                "name": "counterplay",
+                "issuer": federated.issuer,
+                "subject": federated.subject,
+                "audiences": list(federated.audiences),
+            }
+            self._unless_there(f"/applications/{app['id']}/federatedIdentityCredentials", body)
+        found = self._found("servicePrincipals", str(app["appId"]), "id,appId")
+        principal = found or self._patiently("/servicePrincipals", {"appId": app["appId"]})
+        self.give(str(principal["id"]), wanted)
+
+    def give(self, principal: str, wanted: Wanted) -> None:
+        """Grant the roles to a service principal, but for those that it has."""
+        for resource, roles in wanted.values():
+            for role in roles.values():
+                body = {"principalId": principal, "resourceId": resource["id"], "appRoleId": role}
+                self._unless_there(f"/servicePrincipals/{resource['id']}/appRoleAssignedTo", body)
+
+    def _unless_there(self, path: str, body: JsonObject) -> None:
         try:
-            self._patiently(f"/servicePrincipals/{resource}/appRoleAssignedTo", body)
+            self._patiently(path, body)
         except RejectedError as error:
             if "already exists" not in error.message:
                 raise
 
+    def _found(self, kind: str, client_id: str, properties: str) -> JsonObject | None:
+        query = urlencode(
+            {"$filter": f"appId eq '{client_id}'", "$select": properties}, quote_via=quote, safe="$,'"
+        )
+        response = self._http.get(f"{self._root}/{kind}?{query}")
+        found = content_object(response, f"{GRAPH}, asked for {client_id},").get("value") or []
+        return found[0] if found else None
+
     def _resource(self, resource: str) -> JsonObject:
         """The service principal of a resource, with its roles; made when the tenant has none."""
         app_id = RESOURCES[resource]
-        query = urlencode(
-            {"$filter": f"appId eq '{app_id}'", "$select": "id,appId,appRoles"}, quote_via=quote, safe="$,'"
-        )
-        response = self._http.get(f"{self._root}/servicePrincipals?{query}")
-        found = content_object(response, f"{GRAPH}, asked for {resource},").get("value") or []
-        principal: JsonObject = found[0] if found else self._post("/servicePrincipals", {"appId": app_id})
-        return principal
+        found = self._found("servicePrincipals", app_id, "id,appId,appRoles")
+        return found or self._post("/servicePrincipals", {"appId": app_id})
 
     def _patiently(self, path: str, body: JsonObject) -> JsonObject:
         """What refers to something new may be refused for some seconds, until all of Entra ID knows it."""
@@ -155,6 +203,22 @@ class Registrar:
     def _post(self, path: str, body: JsonObject) -> JsonObject:
         response = self._http.request("POST", f"{self._root}{path}", json=body)
         return content_object(response, f"{GRAPH}, asked to make {path.strip('/')},")
+
+
+def _with_access(listed: Sequence[JsonObject], wanted: Wanted) -> list[JsonObject]:
+    """What an app lists as required, with the wanted roles added where they lack."""
+    made = [{**one, "resourceAccess": list(one.get("resourceAccess") or ())} for one in listed]
+    for resource, (_, roles) in wanted.items():
+        app_id = RESOURCES[resource]
+        entry = next((one for one in made if one["resourceAppId"] == app_id), None)
+        if entry is None:
+            entry = {"resourceAppId": app_id, "resourceAccess": []}
+            made.append(entry)
+        present = {one["id"] for one in entry["resourceAccess"]}
+        entry["resourceAccess"] += [
+            {"id": role, "type": "Role"} for role in roles.values() if role not in present
+        ]
+    return made
 
 
 def _role(principal: JsonObject, resource: str, name: str) -> str:

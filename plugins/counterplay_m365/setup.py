@@ -5,7 +5,6 @@ Every step says what it does, what the administrator has to do, and how to see t
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import click
 from counterplay import BlockedError, ConfigError, Context, CounterplayError, Need
 
 if TYPE_CHECKING:
+    from counterplay_m365.setup_proof import Proof
     from counterplay_m365.tenant import Tenant
 
 _DEFAULT_PLAYBOOKS = ("office365-to-intake", "alerts-to-intake")
@@ -40,7 +40,23 @@ PORTAL = "https://entra.microsoft.com"
 @click.option("--client-id", help="An app registration that exists already.")
 @click.option("--certificate-file", help="Its certificate with private key (PEM or PFX).")
 @click.option("--client-secret", metavar="REFERENCE", help="Its secret by reference, such as ${env:NAME}.")
-@click.option("--create", is_flag=True, help="Make the registration through Graph, as an administrator.")
+@click.option(
+    "--workload-identity-file",
+    metavar="FILE",
+    help="File with the token that the platform gives (Kubernetes, a CI service): no credential to keep.",
+)
+@click.option(
+    "--managed-identity",
+    metavar="ID",
+    help="The identity that Azure gave to this machine: its client id, or `system` for the system's own.",
+)
+@click.option("--principal-id", metavar="ID", help="With --create --managed-identity system: its object id.")
+@click.option(
+    "--create",
+    is_flag=True,
+    help="Make the registration through Graph, as an administrator; with --client-id or --managed-identity, "
+    "give the one that is there what it lacks.",
+)
 @click.option(
     "--admin-token-env",
     metavar="VARIABLE",
@@ -74,6 +90,9 @@ def setup(
     client_id: str | None,
     certificate_file: str | None,
     client_secret: str | None,
+    workload_identity_file: str | None,
+    managed_identity: str | None,
+    principal_id: str | None,
     create: bool,
     admin_token_env: str | None,
     redirect_uri: str,
@@ -92,47 +111,68 @@ def setup(
     Exits 0 when everything works, 1 when a feed does not, 3 when consent is still missing.
     """
     from counterplay.cli.loading import open_workspace
-    from counterplay_m365 import webhook_setup
+    from counterplay_m365 import setup_proof, webhook_setup
+    from counterplay_m365.setup_registration import Administration
 
     workspace = open_workspace()
     needs = needs_of(workspace, playbooks or _DEFAULT_PLAYBOOKS)
     permissions = least_permissions(needs)
     settings: dict[str, Any] = {"tenant_id": tenant_id}
     settings |= {key: value for key, value in addresses.items() if value and value != "global"}
+    if settings.get("ca_file"):
+        settings["ca_file"] = str(Path(settings["ca_file"]).absolute())
     if addresses.get("authority"):
         settings["instance_discovery"] = False
-    _check_credential(certificate_file, client_secret, made=create)
-    _check(workspace, {**settings, "client_id": "to come", "certificate_file": "to come"})
+    given = {
+        "certificate_file": certificate_file,
+        "client_secret": client_secret,
+        "workload_identity_file": workload_identity_file,
+        "managed_identity": managed_identity,
+    }
+    new = create and not client_id and not managed_identity
+    if new and client_secret:
+        raise ConfigError(
+            "--create makes no client secret",
+            hint="leave --client-secret out: it makes a certificate, which is safer",
+        )
+    proof = setup_proof.chosen(given, new=new, unnamed=create and not principal_id)
+    guess = proof or setup_proof.Proof("certificate_file", "to come")
+    _check(workspace, {**settings, **guess.settings("to come")})
     hook = webhook_setup.address_of(webhook, name) if webhook else None
     _say_permissions(permissions)
     _say_roles(needs)
     if create:
-        file = Path(certificate_file or workspace.state_dir / "certificates" / f"{name}.pem")
-        client_id = _registered(settings, name, permissions, file, admin_token_env, redirect_uri)
-        certificate_file = str(file)
-        click.echo(f"\nMade the registration {client_id}; its private key is in {file}, for its owner only.")
+        if new and proof is None:
+            file = (workspace.state_dir / "certificates" / f"{name}.pem").absolute()
+            proof = setup_proof.Proof("certificate_file", str(file))
+        administrator = Administration(settings, name, admin_token_env, redirect_uri, principal_id)
+        client_id = administrator.created(client_id, proof, permissions)
+    elif proof is not None and proof.managed:
+        click.echo(
+            "\nA managed identity takes no consent, and the portal has no page that grants it anything:\n"
+            "an administrator runs this with --create, which gives it what it lacks through Graph."
+        )
     elif not client_id:
-        _say_registration(permissions, redirect_uri)
+        _say_registration(permissions, redirect_uri, guess)
         client_id = click.prompt("Application (client) ID")
     else:
         click.echo(
             "\nThe registration has to list them before anybody can consent; add what it lacks at\n"
             f"  {PORTAL} > Identity > Applications > App registrations > {client_id} > API permissions"
         )
-    if not certificate_file and not client_secret:
-        certificate_file = click.prompt("File with the app's certificate and private key")
-        _check_credential(certificate_file, None, made=False)
-    settings["client_id"] = client_id
-    settings |= {"certificate_file": certificate_file} if certificate_file else {}
-    settings |= {"client_secret": client_secret} if client_secret and not certificate_file else {}
+    if proof is None:
+        file_name = click.prompt("File with the app's certificate and private key")
+        proof = setup_proof.chosen({"certificate_file": file_name})
+        assert proof is not None
+    settings |= proof.settings(client_id)
     if hook:
         file = workspace.state_dir / "certificates" / f"{name}.webhook-id"
         settings["webhook_auth_id"] = webhook_setup.new_auth_id(file)
     connection = _connection(workspace, name, settings)
-    click.echo("\nAn administrator gives consent here, once for each change of the permissions:")
-    click.echo(f"  {consent_link(connection, str(client_id), redirect_uri)}")
-    again = f"--client-id {client_id}{f' --certificate-file {certificate_file}' if certificate_file else ''}"
-    _wait_for_consent(connection, permissions, wait, again)
+    if not proof.managed:
+        click.echo("\nAn administrator gives consent here, once for each change of the permissions:")
+        click.echo(f"  {consent_link(connection, str(client_id), redirect_uri)}")
+    _wait_for_consent(connection, permissions, wait, proof.flags(client_id), just_made=create)
     failed = _try_out(connection, needs, hook, listen)
     _say_configuration(name, settings)
     if hook:
@@ -194,70 +234,18 @@ def _say_roles(needs: Sequence[Need]) -> None:
     )
 
 
-def _say_registration(permissions: dict[str, list[str]], redirect_uri: str) -> None:
+def _say_registration(permissions: dict[str, list[str]], redirect_uri: str, proof: Proof) -> None:
     click.echo(
         f"""
 Register the app by hand (or run this with --create):
   1. {PORTAL} > Identity > Applications > App registrations > New registration
      Name `counterplay`, accounts in this directory only, redirect URI (Web) {redirect_uri}
-  2. Certificates & secrets > Certificates > Upload certificate (the public part, no private key)
+  2. {proof.how()}
   3. API permissions > Add a permission > APIs my organization uses > Application permissions:"""
     )
     for resource, names in permissions.items():
         click.echo(f"     {resource}: {', '.join(names)}")
     click.echo("  4. Copy the Application (client) ID from the Overview page\n")
-
-
-def _registered(
-    settings: dict[str, Any],
-    name: str,
-    permissions: dict[str, list[str]],
-    file: Path,
-    token_variable: str | None,
-    redirect_uri: str,
-) -> str:
-    """Make the registration and its certificate, once an administrator has signed in; its client id."""
-    from counterplay.wire import Wire
-    from counterplay_m365.clouds import CLOUDS
-    from counterplay_m365.entra import entra_session
-    from counterplay_m365.registration import (
-        Administrator,
-        Registrar,
-        device_code_token,
-        new_certificate,
-    )
-
-    if file.exists():
-        raise ConfigError(
-            f"{file} exists already, so a registration was made with it",
-            hint=f"go on with that one: --client-id ID --certificate-file {file}, without --create; "
-            "for a new one choose another --name or --certificate-file",
-        )
-    cloud = CLOUDS[settings.get("cloud") or "global"]
-    graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
-    authority = str(settings.get("authority") or cloud.authority).rstrip("/")
-    if token_variable:
-        token = os.environ.get(token_variable, "")
-        if not token:
-            raise ConfigError(f"the variable {token_variable} is not set")
-    else:
-        session = entra_session(name, settings.get("ca_file"))
-        token = device_code_token(
-            f"{authority}/{settings['tenant_id']}",
-            graph_url,
-            click.echo,
-            session,
-            instance_discovery=settings.get("instance_discovery", True),
-        )
-    administrator = Administrator(graph_url, lambda: token, settings.get("ca_file"))
-    certificate = new_certificate(file, f"counterplay {name}")
-    try:
-        with Wire(administrator, mask=lambda text: text.replace(token, "***")) as http:
-            registrar = Registrar(http, graph_url)
-            return registrar.register("counterplay", permissions, certificate, redirect_uri).client_id
-    except CounterplayError:
-        file.unlink()  # nothing knows it: the next attempt makes another one
-        raise
 
 
 def _check(workspace: Any, settings: dict[str, Any]) -> None:
@@ -267,17 +255,6 @@ def _check(workspace: Any, settings: dict[str, Any]) -> None:
     for problem in problems(settings, workspace.host.module("m365.tenant").schema):
         where = ".".join(str(part) for part in problem.path)
         raise ConfigError(f"{where}: {problem.message}" if where else problem.message, hint=problem.hint)
-
-
-def _check_credential(certificate_file: str | None, client_secret: str | None, *, made: bool) -> None:
-    """ConfigError: a secret in the clear, which would be printed; a file that no waiting brings."""
-    if client_secret and not client_secret.startswith("${"):
-        raise ConfigError(
-            "--client-secret takes a reference, not the secret itself",
-            hint="export it, and write '${env:CONTOSO_SECRET}' in single quotes",
-        )
-    if certificate_file and not made and not Path(certificate_file).is_file():
-        raise ConfigError(f"there is no file {certificate_file}", hint="check --certificate-file")
 
 
 def _connection(workspace: Any, name: str, settings: dict[str, Any]) -> Tenant:
@@ -291,10 +268,16 @@ def _connection(workspace: Any, name: str, settings: dict[str, Any]) -> Tenant:
 
 
 def _wait_for_consent(
-    connection: Tenant, permissions: dict[str, list[str]], seconds: int, again: str
+    connection: Tenant, permissions: dict[str, list[str]], seconds: int, again: str, *, just_made: bool
 ) -> None:
-    """Until the tokens carry every permission. SystemExit 3: they do not in time; `again` goes on then."""
+    """Until the tokens carry every permission. SystemExit 3: they do not in time; `again` goes on then.
+
+    BlockedError: something that no consent cures, such as a wrong secret.
+    """
+    from counterplay_m365.entra import CURED_BY_CONSENT, NOT_YET_KNOWN
     from counterplay_m365.tenant import SERVICES
+
+    passing = CURED_BY_CONSENT | (NOT_YET_KNOWN if just_made else frozenset())
 
     until = time.monotonic() + seconds
     said = ""
@@ -304,6 +287,8 @@ def _wait_for_consent(
             try:
                 granted = connection.granted(SERVICES[resource])
             except BlockedError as error:
+                if error.code not in passing:
+                    raise
                 missing += [str(error)] if str(error) not in missing else []
                 continue
             missing += [f"{resource}: {one}" for one in names if granted is not None and one not in granted]
@@ -329,12 +314,16 @@ def _try_out(connection: Tenant, needs: Sequence[Need], hook: str | None, listen
         context = Context(http=http, connection=connection)
         for need in needs:
             if need.uses == "m365.audit_log":
-                failed = not _start_audit(context, need, hook, listen)
+                failed = not _start_audit(context, need, hook, listen) or failed
         click.echo("\nEach feed, tried now:")
+        told: set[str] = set()
         for one in connection.examine(context, needs):
-            word = {True: "ok", False: "REFUSED", None: "not known"}[one.ok]
-            click.echo(f"  {one.about}: {word}{f': {one.detail}' if one.detail else ''}")
             failed = failed or one.ok is False
+            word = {True: "ok", False: "REFUSED", None: "not known"}[one.ok]
+            line = f"  {one.about}: {word}{f': {one.detail}' if one.detail else ''}"
+            if line not in told:  # several uses of one module
+                click.echo(line)
+            told.add(line)
     return failed
 
 

@@ -33,10 +33,7 @@ class CaseTenant:
 
     def __init__(self, state_dir: Path, state: Mapping[str, Any], moment: datetime) -> None:
         """ConfigError: the state makes no sense."""
-        for name in state:
-            if name not in _MEMBERS:
-                hint = f"write {', '.join(_MEMBERS)}"
-                raise ConfigError(f"tenant.{name}: there is no such member", hint=hint)
+        _only(_MEMBERS, state, "tenant")
         self._clock = ManualClock(moment)
         self._simulator = Simulator(state_dir, clock=self._clock, plan=_plan(state)).start()
         try:
@@ -60,6 +57,11 @@ class CaseTenant:
 
     def tell_time(self, moment: datetime) -> None:
         self._clock.set(moment)
+
+    def change(self, state: Mapping[str, Any]) -> None:
+        """Put users and objects as they are from now on. It counts as nobody's change in `changed`."""
+        _only(("users", "objects"), state, "meanwhile.tenant")
+        self._fill(self._tenant, state, self._clock.now())
 
     def state(self) -> Doc:
         """`users` by name, as Graph shows them, with `sessions` and `rules`; `changed`: who was changed."""
@@ -110,6 +112,12 @@ class CaseTenant:
         if "rules" in given or known is None:
             rules = enumerate(_objects(f"{where}.rules", given.get("rules", [])))
             tenant.rules.put(user["id"], [_rule(name, number, one) for number, one in rules])
+
+
+def _only(members: Collection[str], state: Mapping[str, Any], where: str) -> None:
+    for name in state:
+        if name not in members:
+            raise ConfigError(f"{where}.{name}: there is no such member", hint=f"write {', '.join(members)}")
 
 
 def _plan(state: Mapping[str, Any]) -> Plan:

@@ -128,15 +128,16 @@ def sim(
     grants: str | None,
     faults: Path | None,
 ) -> None:
-    """Run the simulated Microsoft 365 tenant and its intake until Ctrl-C.
+    """Run the simulated tenant and its intake until Ctrl-C.
 
-    It speaks the real protocols on 127.0.0.1 behind TLS: token end-point, audit feed, Graph, intake. A
-    tenant that was left unfinished goes on as it was. The settings are printed as connections for
-    counterplay.yaml; `playbook run` in the same workspace finds the running simulator by itself.
+    It speaks the real protocols of Microsoft 365 on 127.0.0.1 behind TLS: token end-point, audit feed,
+    Graph, intake. A tenant that was left unfinished goes on as it was. The settings are printed as
+    connections for counterplay.yaml; `playbook run` in the same workspace finds the running simulator by
+    itself.
 
     Exits 0 when it is stopped by Ctrl-C or SIGTERM, 2 when it cannot start.
     """
-    from counterplay.workspace import find_state_dir
+    from counterplay.places import find_state_dir
 
     folder = state_dir or find_state_dir()
     context.obj = folder

@@ -24,14 +24,13 @@ _LEFT_OUT = (
 )
 
 
-def state(state_dir: Path | str) -> dict[str, Any]:
-    """The tenant's objects by `kind/id`: no logs, no journal, no clock, no sign-ins."""
+def state(state_dir: Path | str, tenant: str | None = None) -> dict[str, Any]:
+    """A tenant's objects by `kind/id`: no logs, journal, clock or sign-ins. By default the newest one."""
     file = Path(state_dir) / FOLDER / FILE
-    query = (
-        "SELECT kind, id, doc FROM object WHERE tenant = (SELECT id FROM tenant ORDER BY number DESC LIMIT 1)"
-    )
+    newest = "(SELECT id FROM tenant ORDER BY number DESC LIMIT 1)"
+    query = f"SELECT kind, id, doc FROM object WHERE tenant = coalesce(?, {newest})"
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
-        rows = database.execute(query).fetchall()
+        rows = database.execute(query, (tenant,)).fetchall()
     return {f"{kind}/{key}": json.loads(doc) for kind, key, doc in rows if kind not in _LEFT_OUT}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -173,10 +173,13 @@ class Oracle:
         finally:
             store.close()
 
-    def verdict(self, tenant: str | None = None) -> Verdict:
-        """The verdict on a tenant, by default the newest of the first. LookupError: there is none."""
+    def verdict(self, tenant: str | None = None, content_types: Collection[str] = CONTENT_TYPES) -> Verdict:
+        """The verdict on a tenant, by default the newest of the first. LookupError: there is none.
+
+        Only audit events of the content types count: a reader of some owes nothing of the others.
+        """
         with self._reading(tenant) as (store, row, log, now):
-            return _verdict(store, row, log, now)
+            return _verdict(store, row, log, now, content_types)
 
     def delays(self, since: datetime, tenant: str | None = None) -> list[float]:
         """Sorted seconds from listable to arrived, of the events that could first be listed from then on."""
@@ -248,7 +251,14 @@ def _ground(seed: int, created: str, plan: str) -> tuple[Ids, Mapping[str, Backg
 class _Truth:
     """Every event of the log that could be listed up to now, and those that never could."""
 
-    def __init__(self, store: Store, row: TenantRow, log: BlobIndex, now: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        row: TenantRow,
+        log: BlobIndex,
+        now: int,
+        content_types: Collection[str] = CONTENT_TYPES,
+    ) -> None:
         self.offered: dict[str, bytes] = {}
         self.first: dict[str, int] = {}
         self.kinds: dict[str, str] = {}
@@ -261,7 +271,8 @@ class _Truth:
         since = to_ns(datetime.fromisoformat(row.created)) - 8 * 24 * 3600 * NANOSECONDS
         self.gaps = [gap for name in CONTENT_TYPES for gap in _gaps(name, self._spans[name], since, now)]
         for line in log.lines(now):
-            self._take(line)
+            if line.content_type in content_types:
+                self._take(line)
         self.withheld -= set(self.offered)
         self.by_digest = {digest: key for key, digest in self.offered.items()}
 
@@ -293,8 +304,10 @@ def _gaps(content_type: str, listed: Sequence[Span], since: int, now: int) -> It
         yield content_type, position, now
 
 
-def _verdict(store: Store, row: TenantRow, log: BlobIndex, now: int) -> Verdict:
-    truth = _Truth(store, row, log, now)
+def _verdict(
+    store: Store, row: TenantRow, log: BlobIndex, now: int, content_types: Collection[str]
+) -> Verdict:
+    truth = _Truth(store, row, log, now, content_types)
     alerts = store.objects(row.id, "alert")
     sorted_out = _Arrivals(truth, alerts, to_ns(datetime.fromisoformat(row.created)))
     for arrival in store.arrivals(row.id):

@@ -10,9 +10,10 @@ from sqlalchemy.engine import make_url
 
 from counterplay.errors import ConfigError
 from counterplay.language import PlaybookError
+from counterplay.places import find_root, find_state_dir
 from counterplay.plugins import PluginHost
 from counterplay.runtime.opening import Opener
-from counterplay.workspace import Workspace, example_config, find_root, find_state_dir
+from counterplay.workspace import Workspace, example_config
 
 TENANT = "6c2a8c5e-0d4b-4f0e-9a57-1f2b3c4d5e6f"
 CONNECTIONS = f"""\

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.fixtures.m365_actions import actions, comparable, empower, example
+from tests.fixtures.m365_actions import actions, comparable, empower, example, lasting
 
 from counterplay.testing import Bench, Example
 from counterplay_sim.digest import state
@@ -87,23 +87,5 @@ def bench(plugin: str, folder: Path) -> Generator[Bench, None, None]:
                 "m365.directory_audits": Example(first=[("m365.block_sign_in", someone)]),
                 "m365.hunting": Example({"query": "AlertInfo"}),
             },
-            state=lambda: _lasting(state(simulator.state_dir)),
+            state=lambda: comparable("m365.delete_inbox_rules", lasting(state(simulator.state_dir))),
         )
-
-
-def _forgotten(key: str, document: Any) -> bool:
-    """Detections, and risk that nobody confirmed: risk that was dismissed is not quite like none."""
-    kind = key.partition("/")[0]
-    confirmed = kind == "riskyUser" and document["riskState"] == "confirmedCompromised"
-    return kind in ("riskyUser", "riskDetection") and not confirmed
-
-
-def _lasting(found: dict[str, Any]) -> Any:
-    """The tenant without what tells one repetition from another: ids that are made anew, and when."""
-    found = {key: document for key, document in found.items() if not _forgotten(key, document)}
-    for document in found.values():
-        if isinstance(document, dict):
-            document.pop("lastModifiedBy", None)
-            for name in [name for name in document if name.endswith("DateTime")]:
-                del document[name]
-    return comparable("m365.delete_inbox_rules", found)

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from counterplay.cases.seen import Seen, SeenRun, SeenStep
+from counterplay.cases.seen import Seen, SeenLook, SeenRun, SeenStep
 from counterplay.events import JsonObject
 from counterplay.language.durations import parse_duration
 
 _COUNTS = ("filtered", "duplicates", "suppressed", "quarantined")
-OF_A_RUN = ("status", "error", "steps", "results", "effects", "questions")
+OF_A_RUN = ("status", "error", "steps", "results", "effects", "questions", "looks")
 """What is expected of one run, and stands either beside `runs` or in it."""
 
 
@@ -75,6 +75,8 @@ def _run(where: str, expect: JsonObject, run: SeenRun) -> Iterator[str]:
         yield from _effects(f"{where}effects", expect["effects"], run.effects)
     if "questions" in expect and expect["questions"] != list(run.questions):
         yield f"{where}questions: expected {_text(expect['questions'])}, were {_text(list(run.questions))}"
+    if "looks" in expect:
+        yield from _looks(f"{where}looks", expect["looks"], run.looks)
 
 
 def _steps(where: str, wanted: Mapping[str, str], steps: Mapping[str, SeenStep]) -> Iterator[str]:
@@ -106,6 +108,29 @@ def _effects(where: str, wanted: Sequence[JsonObject], effects: Sequence[JsonObj
         yield from _within(place, expected, effect)
         if calls is not None:
             yield from _calls(f"{place}.calls", calls, effect["calls"])
+
+
+def _looks(where: str, wanted: Sequence[JsonObject], looks: Sequence[SeenLook]) -> Iterator[str]:
+    for number in range(max(len(wanted), len(looks))):
+        place = f"{where}[{number}]"
+        if number >= len(looks):
+            expected = wanted[number]
+            yield f"{place}: expected one after {expected['after']} at the step {expected['step']}, was none"
+            continue
+        look = looks[number]
+        if number >= len(wanted):
+            yield f"{place}: not expected, was one after {look.after} at the step {look.step}"
+            continue
+        expected = dict(wanted[number])
+        report = expected.pop("report", None)
+        yield from _within(place, expected, {"step": look.step, "after": look.after, "held": look.held})
+        if "report" in wanted[number] and not _is_said(report, look.report):
+            yield f"{place}.report: expected {_text(report)}, was {_text(look.report)}"
+
+
+def _is_said(wanted: str | None, report: str | None) -> bool:
+    """A part of what is reported; None: nothing is."""
+    return report is None if wanted is None else wanted in (report or "")
 
 
 def _calls(where: str, wanted: Sequence[Any], calls: Sequence[JsonObject]) -> Iterator[str]:

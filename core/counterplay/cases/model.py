@@ -16,7 +16,11 @@ BEGINNING = datetime(2026, 3, 2, 8, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a step's module gives in one attempt, instead of asking its service."""
+    """What a step's module gives in one attempt, instead of asking its service.
+
+    `looks`: what a later look at its effect shows, by the time as the step's `verify` writes it; a text is
+    why the target cannot be read then.
+    """
 
     result: JsonObject = field(default_factory=dict)
     before: JsonObject = field(default_factory=dict)
@@ -24,6 +28,7 @@ class Answer:
     kind: str = "permanent"
     verified: bool | None = None
     takes: timedelta = timedelta(0)
+    looks: Mapping[str, bool | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,14 @@ class GivenEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Meanwhile:
+    """What others do to the simulated tenant, so long after the case began: its state from then on."""
+
+    after: timedelta
+    tenant: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """The circumstances of a case. `tenant` is None when nothing is simulated.
 
@@ -57,6 +70,7 @@ class Given:
     inputs: JsonObject = field(default_factory=dict)
     events: tuple[GivenEvent, ...] = ()
     tenant: JsonObject | None = None
+    meanwhile: tuple[Meanwhile, ...] = ()
     answers: Mapping[str, tuple[Answer, ...]] = field(default_factory=dict)
     approvals: Mapping[str, tuple[Saying, ...]] = field(default_factory=dict)
     guardrails: JsonObject = field(default_factory=dict)
@@ -108,6 +122,9 @@ def given_from(shared: JsonObject, own: JsonObject) -> Given:
             for one in events
         ),
         tenant=data.get("tenant"),
+        meanwhile=tuple(
+            Meanwhile(_duration(one["after"]), one["tenant"]) for one in data.get("meanwhile", [])
+        ),
         answers={
             step: tuple(Answer(**{**one, "takes": _duration(one.get("takes"))}) for one in _several(answers))
             for step, answers in data.get("answers", {}).items()

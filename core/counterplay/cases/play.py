@@ -1,16 +1,17 @@
 """Plays one case: the real language and interpreter, in an empty store, with time that passes on demand.
 
 Segments are executed one after the other in this thread. When none is due, time jumps to whatever is
-next: a wait that ends, or somebody's answer.
+next: a wait that ends, somebody's answer, or a later look at an effect. The case goes on until the last
+look is made; how long it took is told without the looks that come after everything else.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from counterplay.cases.clock import CaseClock, CaseStop
 from counterplay.cases.facts import facts_of
 from counterplay.cases.model import Case, Given, GivenEvent
 from counterplay.cases.offline import offline
-from counterplay.cases.seen import Seen, SeenRun, SeenStep
+from counterplay.cases.seen import Seen, SeenLook, SeenRun, SeenStep
 from counterplay.cases.stage import CaseOpener, CaseStage, CaseStore, CaseWorkspace, folder
 from counterplay.cases.stand_ins import CaseHost, GivenTrigger
 from counterplay.clock import from_text
@@ -33,14 +34,18 @@ from counterplay.runtime.approvals import Approvals, RefusedAnswer
 from counterplay.runtime.feeds import Feed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.given import inputs_of
+from counterplay.runtime.holding import Watcher
 from counterplay.runtime.interpreter import Interpreter
 from counterplay.runtime.session import DEFAULT_INTERVAL, Session, Task
 from counterplay.store.approvals import ApprovalStore, StoredApproval
 from counterplay.store.database import Database
 from counterplay.store.feeds import FeedKey, FeedStore
 from counterplay.store.runs import RunStore, StoredRun
+from counterplay.store.watches import Watch, WatchStore
 from counterplay.workspace import Workspace
 
+Looked = tuple[str, str, str]
+"""A later look: run, step, and the time as the playbook writes it."""
 MOST_SEGMENTS = 5_000
 """A case that needs more does not come to an end."""
 
@@ -119,24 +124,32 @@ class _Player:
             workspace.host, self._runs, self._feeds, self._opener, self._figures, CaseStop(clock),
             on_end=lambda _segment: None, on_failure=self._failed, parsed=parsed,
         )  # fmt: skip
+        self._watches = WatchStore(database)
+        self._watcher = Watcher(database, self._opener, self._figures, CaseStop(clock), self._reported)
+        self._reports: dict[Looked, str] = {}
+        self._meanwhile = sorted(given.meanwhile, key=lambda one: one.after)
+        self._began = self._worked = clock.now()
         self._failures: list[CounterplayError] = []
         self._said: set[tuple[str, int]] = set()
         self._segments = 0
 
     def play(self) -> Seen:
-        began = self._clock.now()
         connection = self._session._trigger_connections(self._task)[0]
         raws = [encoded(one.event) for one in self._given.events]
-        moment = began
+        moment = self._began
         for number, (one, raw) in enumerate(zip(self._given.events, raws, strict=True)):
             moment += one.after
             self._work(moment)
             self._arrive(number, one, raw, connection)
+            self._worked = self._clock.now()
         self._work(None)
-        return self._seen(tuple(raws), began)
+        return self._seen(tuple(raws))
 
     def _failed(self, error: CounterplayError) -> None:
         self._failures.append(error)
+
+    def _reported(self, look: Watch, text: str) -> None:
+        self._reports[_looked(look)] = text
 
     # --- events ----------------------------------------------------------------------------------
 
@@ -183,6 +196,7 @@ class _Player:
                     return
                 identity, number = due[0]
                 self._interpreter.segment(f"{identity}/{number}", lambda _name, work: work())
+                self._worked = self._clock.now()
                 continue
             moment, act = self._next()
             if moment is None or (until is not None and moment > until):
@@ -191,6 +205,7 @@ class _Player:
             act()
         if until is not None:
             self._clock.advance_to(until)
+            self._worked = self._clock.now()
 
     def _next(self) -> tuple[datetime | None, Callable[[], None]]:
         """What time brings next, and what happens then."""
@@ -200,7 +215,26 @@ class _Player:
             found.append((wake, lambda: None))
         for one in self._approvals.listed("open"):
             found += self._sayings(one)
+        if self._meanwhile:
+            found.append((self._began + self._meanwhile[0].after, self._change))
+        look = self._watches.next_due()
+        if look is not None:
+            found.append((look, self._look))
         return min(found, key=lambda each: each[0]) if found else (None, lambda: None)
+
+    def _change(self) -> None:
+        """Somebody else changes the simulated tenant."""
+        assert self._simulation is not None  # the reader of cases has seen to it
+        self._simulation.change(self._meanwhile.pop(0).tenant)
+
+    def _look(self) -> None:
+        """Look whether effects still hold."""
+        for one in self._watches.due(self._clock.now()):
+            self._stage.look = one
+            try:
+                self._watcher.look(one)
+            finally:
+                self._stage.look = None
 
     def _sayings(self, one: StoredApproval) -> Iterator[tuple[datetime, Callable[[], None]]]:
         name = self._stage.name(one.run_id, one.step_id)
@@ -217,6 +251,7 @@ class _Player:
 
         def act() -> None:
             self._said.add((one.id, place))
+            self._worked = self._clock.now()
             try:
                 Approvals(self._approvals).answer(
                     one.id,
@@ -233,18 +268,20 @@ class _Player:
 
     # --- what came of it -------------------------------------------------------------------------
 
-    def _seen(self, raws: tuple[bytes, ...], began: datetime) -> Seen:
+    def _seen(self, raws: tuple[bytes, ...]) -> Seen:
         figures = self._figures
         trouble = [*self._stage.trouble, *map(str, self._failures)]
         runs = self._runs.newest(playbook=None, status=None, limit=MOST_SEGMENTS, inside=False)
         runs.sort(key=lambda run: int(run.meta["unit"].removeprefix("given-")))
-        took: timedelta = self._clock.now() - began
         names = {self._stage.name(one.run_id, one.step_id) for one in self._approvals.listed(None)}
         for step in self._given.asked:
             if step not in names and not any(name.partition("[")[0] == step for name in names):
                 trouble.append(f"`approvals: {step}`: nobody was asked there")
         return Seen(
-            runs=tuple(seen_run(self._runs, self._approvals, run, self._stage.name) for run in runs),
+            runs=tuple(
+                seen_run(self._runs, self._approvals, self._watches, run, self._stage.name, self._reports)
+                for run in runs
+            ),
             records={uses: tuple(records) for uses, records in self._stage.records.items()},
             given=raws,
             counts={
@@ -253,7 +290,7 @@ class _Player:
                 "suppressed": figures["runs_suppressed"],
                 "quarantined": figures["dead_letters"] + figures["broken"],
             },
-            took=took,
+            took=self._worked - self._began,
             tenant=self._simulation.state() if self._simulation is not None else None,
             trouble=tuple(trouble),
             facts=facts_of(
@@ -270,9 +307,17 @@ class _Player:
 
 
 def seen_run(
-    runs: RunStore, approvals: ApprovalStore, run: StoredRun, named: Callable[[str, str], str]
+    runs: RunStore,
+    approvals: ApprovalStore,
+    watches: WatchStore,
+    run: StoredRun,
+    named: Callable[[str, str], str],
+    reports: Mapping[Looked, str],
 ) -> SeenRun:
-    """A run with all that belongs to it; `named` says what a step of a run is called."""
+    """A run with all that belongs to it; `named` says what a step of a run is called.
+
+    `reports`: what people were told of looks. Looks that are to come are left out.
+    """
     parts = [run, *(one for one in runs.within(run.id) if one.id != run.id)]
     found: list[tuple[str, int, SeenStep]] = []
     for part in parts:
@@ -314,4 +359,13 @@ def seen_run(
         {step.name: step for _, _, step in sorted(found, key=lambda each: each[:2])},
         tuple(effects),
         tuple(question for _, _, question in sorted(asked)),
+        tuple(
+            SeenLook(named(one.run_id, one.step_id), one.after, one.held, reports.get(_looked(one)))
+            for one in sorted(watches.of_run(run.id), key=lambda one: (one.checked or "", one.due))
+            if one.checked is not None
+        ),
     )
+
+
+def _looked(look: Watch) -> Looked:
+    return look.run_id, look.step_id, look.after

@@ -112,6 +112,12 @@ class _Checker:
                 reason = f"a case of that name stands in line {line}"
                 yield self._document.finding((*here, "name"), reason, "say what is different")
             names.setdefault(case["name"], number)
+            whole = {**data.get("given", {}), **case.get("given", {})}
+            if "meanwhile" in whole and "tenant" not in whole:
+                own = "meanwhile" in case.get("given", {})
+                place: Path = (*here, "given", "meanwhile") if own else ("given", "meanwhile")
+                reason = f"no tenant is simulated in the case {case['name']!r}"
+                yield self._document.finding(place, reason, "give `tenant: {}`", key=True)
             yield from self._given((*here, "given"), case.get("given", {}))
             yield from self._expected((*here, "expect"), case["expect"])
 
@@ -142,10 +148,25 @@ class _Checker:
             for number, answer in enumerate(answers if several else [answers]):
                 place = (*here, "answers", step, *((number,) if several else ()))
                 yield from self._result((*place, "result"), step, answer.get("result"))
+                for after in answer.get("looks", {}):
+                    yield from self._look((*place, "looks", after), step, after, key=True)
                 if "result" in answer and "error" in answer:
                     reason = "an attempt that fails has no result"
                     yield self._document.finding((*place, "error"), reason, "give one of them", key=True)
         yield from self._as_configured(here, given)
+
+    def _look(self, here: Path, step: str, after: str, *, key: bool = False) -> Iterator[Finding]:
+        """A later look is told by the time as the step writes it."""
+        document = self._steps.get(step.partition("[")[0])
+        if "/" in step or document is None:
+            return
+        verify = document.get("verify")
+        times = verify["after"] if isinstance(verify, dict) else []
+        if after not in times:
+            hint = f"its looks: {', '.join(times)}" if times else "give it `verify: {after: [...]}`"
+            yield self._document.finding(
+                here, f"the step {step} is not looked at after {after}", hint, key=key
+            )
 
     def _answerable(self, here: Path, step: str) -> Iterator[Finding]:
         """Only actions are answered for: everything else really runs in a case."""
@@ -176,6 +197,9 @@ class _Checker:
                 yield from self._named_steps((*place, part), run.get(part, {}))
             for number, effect in enumerate(run.get("effects", [])):
                 yield from self._named_step((*place, "effects", number, "step"), effect["step"])
+            for number, look in enumerate(run.get("looks", [])):
+                yield from self._named_step((*place, "looks", number, "step"), look["step"])
+                yield from self._look((*place, "looks", number, "after"), look["step"], look["after"])
         for name in expect.get("sinks", {}):
             if name not in self._sinks:
                 known = ", ".join(sorted(self._sinks)) or "none"

@@ -20,10 +20,12 @@ from counterplay.language import Playbook
 from counterplay.language.build import all_steps, step_ids
 from counterplay.modules import Action, Control
 from counterplay.plugins import PluginHost
+from counterplay.runtime.holding import UNREADABLE
 from counterplay.runtime.terms import planned_name
 from counterplay.store.approvals import ApprovalStore, StoredApproval
 from counterplay.store.database import Database
 from counterplay.store.runs import ENDED, RunStore, StoredEffect, StoredRun, StoredStep
+from counterplay.store.watches import WatchStore
 
 _OF_THE_HOST = ("feed", "connection", "tenant", "unit", "starter")
 
@@ -50,7 +52,8 @@ def record(database: Database, run: StoredRun, bench: Bench, kept: tuple[str, ..
     runs = RunStore(database)
     words = {*arguments_of(run.document), *_closed(run, bench.host), *kept}
     redactor = Redactor(words, constants_of(run.document))
-    taken = _Taken(runs, ApprovalStore(database), run, bench.host, redactor)
+    watches = WatchStore(database)
+    taken = _Taken(runs, ApprovalStore(database), watches, run, bench.host, redactor)
     given = taken.given()
     if run.outcome == "failed" or any(one.status == "refused" for one in runs.effects_within(run.id)):
         guardrails = bench.workspace.guardrails
@@ -58,11 +61,11 @@ def record(database: Database, run: StoredRun, bench: Bench, kept: tuple[str, ..
             given["guardrails"] = taken.redactor.value(guardrails)
     name = f"as recorded on {run.created[:10]}"
     seen = bench.play(Case(name, given_from({}, given), {}), playbook)
-    then = seen_run(runs, taken.approvals, run, taken.name)
+    then = seen_run(runs, taken.approvals, watches, run, taken.name, {})
     wrong = [*seen.trouble, *_unlike(then, seen)]
     document = {
         "playbook": run.playbook,
-        "cases": [{"name": name, "given": given, "expect": expected(seen)}],
+        "cases": [{"name": name, "given": given, "expect": expected(seen, looks=taken.looked_at())}],
     }
     return Recording(document, tuple(wrong))
 
@@ -78,10 +81,17 @@ class _Taken:
     """What is taken over from a run."""
 
     def __init__(
-        self, runs: RunStore, approvals: ApprovalStore, run: StoredRun, host: PluginHost, redactor: Redactor
+        self,
+        runs: RunStore,
+        approvals: ApprovalStore,
+        watches: WatchStore,
+        run: StoredRun,
+        host: PluginHost,
+        redactor: Redactor,
     ) -> None:
         self._runs = runs
         self.approvals = approvals
+        self._looks = watches.of_run(run.id)
         self._run = run
         self._host = host
         self.redactor = redactor
@@ -89,6 +99,10 @@ class _Taken:
 
     def name(self, run_id: str, step_id: str) -> str:
         return planned_name(self._parts[run_id], step_id)
+
+    def looked_at(self) -> bool:
+        """Whether every later look at an effect has been made: what the others will show is not known."""
+        return bool(self._looks) and all(one.checked is not None for one in self._looks)
 
     def given(self) -> JsonObject:
         """The circumstances, as they stand in a file."""
@@ -141,6 +155,9 @@ class _Taken:
             answer["result"] = redact(row.result or {})
             if effect is not None and effect.verified is not None:
                 answer["verified"] = effect.verified
+            looks = dict(self._shown(effect)) if effect is not None else {}
+            if looks:
+                answer["looks"] = looks
         elif (row.error or "").startswith("timed out after") and "timeout" in step:
             answer["takes"] = step["timeout"]
         elif not (row.error or "").startswith("refused: "):
@@ -148,6 +165,16 @@ class _Taken:
             if effect is not None and effect.status == "unknown":
                 answer["kind"] = "unknown"
         return answer
+
+    def _shown(self, effect: StoredEffect) -> Iterator[tuple[str, bool | str]]:
+        """What later looks at an effect showed; one that could not tell is left out."""
+        for one in self._looks:
+            if (one.run_id, one.step_id) != (effect.run_id, effect.step_id) or one.checked is None:
+                continue
+            if one.held is not None:
+                yield one.after, one.held
+            elif (one.detail or "").startswith(UNREADABLE):
+                yield one.after, self.redactor.prose((one.detail or "").removeprefix(UNREADABLE))
 
     def _saying(self, one: StoredApproval, place: int) -> JsonObject:
         said = one.answers[place]
@@ -190,8 +217,11 @@ def _unlike(then: SeenRun, seen: Seen) -> Iterator[str]:
         yield f"the effects are {has} in the case, {had} in the run"
 
 
-def expected(seen: Seen) -> JsonObject:
-    """What the case comes to, as it stands in a file: the same words as in its circumstances."""
+def expected(seen: Seen, *, looks: bool = False) -> JsonObject:
+    """What the case comes to, as it stands in a file: the same words as in its circumstances.
+
+    `looks`: what later looks show is expected, too.
+    """
     if len(seen.runs) != 1:
         return {"runs": len(seen.runs)}
     run = seen.runs[0]
@@ -202,6 +232,8 @@ def expected(seen: Seen) -> JsonObject:
     }
     if run.questions:
         expect["questions"] = list(run.questions)
+    if looks:
+        expect["looks"] = [{"step": one.step, "after": one.after, "held": one.held} for one in run.looks]
     if seen.records:
         expect["sinks"] = {uses: [{"status": run.status}] for uses in seen.records}
     return expect

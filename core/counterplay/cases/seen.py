@@ -25,6 +25,16 @@ class SeenStep:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenLook:
+    """A later look at an effect. `held` is None when that cannot be told; `report` what people are told."""
+
+    step: str
+    after: str
+    held: bool | None
+    report: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class SeenRun:
     """One run with all that belongs to it."""
 
@@ -34,6 +44,7 @@ class SeenRun:
     steps: Mapping[str, SeenStep]
     effects: tuple[JsonObject, ...]
     questions: tuple[str, ...]
+    looks: tuple[SeenLook, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from counterplay.cases.clock import CaseClock
 from counterplay.cases.examples import example_of
 from counterplay.cases.model import Answer, Given
 from counterplay.cases.stand_ins import CaseHost, OfflineWire, stand_in_connection
-from counterplay.errors import ConfigError
+from counterplay.errors import ConfigError, RetryableError
 from counterplay.events import JsonObject
 from counterplay.hookspecs import ConnectionOffer, Simulation
 from counterplay.language import with_defaults
@@ -25,6 +25,7 @@ from counterplay.runtime.opening import Opener
 from counterplay.runtime.terms import planned_name
 from counterplay.store.database import Database, open_database
 from counterplay.store.runs import RunStore
+from counterplay.store.watches import Watch
 from counterplay.wire import Wire
 from counterplay.workspace import ConnectionEntry, Workspace
 
@@ -98,6 +99,8 @@ class CaseStage:
         self._clock = clock
         self.records: dict[str, list[bytes]] = {}
         self.trouble: list[str] = []
+        self.look: Watch | None = None
+        """The later look that is being made."""
         self._names: dict[tuple[str, str], str] = {}
 
     def name(self, run_id: str, step_id: str) -> str:
@@ -113,7 +116,20 @@ class CaseStage:
         answers = self._given.answers.get(name) or self._given.answers.get(_plain(name))
         if answers is None:
             return None
-        return answers[min(context.attempt, len(answers)) - 1]
+        attempt = context.attempt if self.look is None else self._attempts(self.look)
+        return answers[min(attempt, len(answers)) - 1]
+
+    def _attempts(self, look: Watch) -> int:
+        """The attempt that had the effect which is looked at: the last one."""
+        return next(one.attempts for one in self._runs.steps(look.run_id) if one.step_id == look.step_id)
+
+    def held(self, answer: Answer) -> bool | None:
+        if self.look is None:
+            return answer.verified
+        shown = answer.looks.get(self.look.after, answer.verified)
+        if isinstance(shown, str):
+            raise RetryableError(shown)
+        return shown
 
     def unanswered(self, context: StepContext, request: str) -> None:
         name = self.name(context.run_id, context.step_id)

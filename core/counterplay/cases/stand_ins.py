@@ -54,6 +54,10 @@ class Stage(Protocol):
         """The recorded answer to this attempt, or None."""
         ...
 
+    def held(self, answer: Answer) -> bool | None:
+        """Whether an effect with a recorded answer holds now: right after it, or at a later look."""
+        ...
+
     def unanswered(self, context: StepContext, request: str) -> None:
         """A step without an answer has asked its service for something."""
         ...
@@ -228,7 +232,9 @@ class _Answering(Action):
 
     def verify(self, context: StepContext, before: JsonObject, result: JsonObject) -> bool | None:
         recorded = self._recorded(context)
-        return super().verify(context, before, result) if recorded is None else recorded.verified
+        if recorded is not None:
+            return self._theatre.current.held(recorded)
+        return super().verify(context, before, result)
 
 
 class _Keeping(Sink):

@@ -80,12 +80,19 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, line) for name, (_, line) in _COMMANDS.items()]
-        rows += [
-            (name, f"(from the plugin {_package(point)})")
-            for name, point in sorted(_plugin_commands().items())
-        ]
+        rows += [(name, _line(point)) for name, point in sorted(_plugin_commands().items())]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+def _line(point: EntryPoint) -> str:
+    """A plugin's command in the help, read from its file: importing plugins would take too long."""
+    from counterplay.plugin_files import command_help
+
+    said = command_help(point)
+    if said is None or _distribution(point) == "counterplay":
+        return said or f"(from the plugin {_package(point)})"
+    return f"{said} ({_distribution(point)})"
 
 
 def _plugin_commands() -> dict[str, EntryPoint]:
@@ -136,6 +143,7 @@ def _distribution(point: EntryPoint) -> str:
 
 def _load(point: EntryPoint) -> click.Command:
     distribution = _distribution(point)
+    _refuse_unagreed(point)
     try:
         command = point.load()
     except KeyboardInterrupt:
@@ -152,6 +160,18 @@ def _load(point: EntryPoint) -> click.Command:
             hint=f"fix or uninstall {distribution}",
         )
     return command
+
+
+def _refuse_unagreed(command: EntryPoint) -> None:
+    """ConfigError: the workspace's lock does not hold the plugin that the command belongs to."""
+    from counterplay.plugin_lock import lock_here
+
+    lock = lock_here()
+    why = lock.refusal_of_command(command, [*entry_points(group="counterplay")]) if lock else None
+    if why:
+        raise ConfigError(
+            f"the command {command.name!r} cannot be used: {why}", hint="look at `playbook plugins check`"
+        )
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -30,9 +30,24 @@ class _Patient:
 
     name: str
     kind: str
-    needs: dict[str, Need] = field(default_factory=dict)
-    users: dict[str, set[str]] = field(default_factory=dict)
-    """The playbooks by the module that they use."""
+    needs: list[Need] = field(default_factory=list)
+    users: dict[int, set[str]] = field(default_factory=dict)
+    """The playbooks that have a need, by its place in `needs`."""
+
+    def add(self, need: Need, playbook: str) -> None:
+        """A module with other arguments is another need: what a tenant offers may depend on them."""
+        if need not in self.needs:
+            self.needs.append(need)
+        self.users.setdefault(self.needs.index(need), set()).add(playbook)
+
+    def playbooks(self, one: Diagnosis) -> set[str]:
+        """Those that a line concerns."""
+        places = (
+            [place for place, need in enumerate(self.needs) if need.uses == one.about]
+            if one.need is None
+            else [self.needs.index(one.need)]
+        )
+        return set().union(*(self.users[place] for place in places or self.users))
 
 
 @click.command()
@@ -51,7 +66,8 @@ def doctor(name: str | None, connections: tuple[str, ...], as_json: bool) -> Non
     Looks at permissions, licences, reachability, clocks and whatever else a connection knows to look at;
     reads only. Below the table stands the smallest grant that would do.
 
-    Exits 0 when nothing would be refused, 1 when something would be, 2 when the input is invalid.
+    Exits 0 when nothing would be refused, 1 when something would be, 2 when the input is invalid; of
+    several playbooks those that are not valid are named, and the others looked at all the same.
     """
     from counterplay.cli.loading import known_renames, open_workspace
     from counterplay.cli.run import pairs
@@ -60,26 +76,39 @@ def doctor(name: str | None, connections: tuple[str, ...], as_json: bool) -> Non
     workspace = open_workspace()
     renames = known_renames(workspace, pairs(connections, "--connection", "NAME=OTHER"))
     opener = Opener(workspace)
+    chosen, invalid = _chosen(workspace, name, renames)
     rows: list[dict[str, Any]] = []
-    for patient in _patients(workspace, _chosen(workspace, name, renames)):
-        for one in _examined(opener, patient):
-            rows.append(
-                {
-                    "connection": patient.name,
-                    "about": one.about,
-                    "ok": one.ok,
-                    "detail": opener.secrets.mask(one.detail),
-                    "grant": list(one.grant),
-                    "playbooks": sorted(patient.users.get(one.about, set().union(*patient.users.values()))),
-                }
-            )
+    for patient in _patients(workspace, chosen):
+        rows += _rows(opener, patient)
     grants = _smallest_grants(rows)
+    told = [str(error) for error in invalid]
     if as_json:
-        print_json({"findings": rows, "grants": grants})
-    else:
+        print_json({"findings": rows, "grants": grants, "invalid": told})
+    elif chosen or not invalid:
         _print(rows, grants)
+    for line in told:
+        click.echo(f"not looked at: {line}", err=True)
+    if invalid:
+        sys.exit(2)
     if any(row["ok"] is False for row in rows):
         sys.exit(1)
+
+
+def _rows(opener: Opener, patient: _Patient) -> list[dict[str, Any]]:
+    """What was found about a connection; what is said of several uses of a module is said once."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    users: dict[tuple[Any, ...], set[str]] = {}
+    for one in _examined(opener, patient):
+        key = (one.about, one.ok, one.detail, one.grant)
+        found[key] = {
+            "connection": patient.name,
+            "about": one.about,
+            "ok": one.ok,
+            "detail": opener.secrets.mask(one.detail),
+            "grant": list(one.grant),
+        }
+        users.setdefault(key, set()).update(patient.playbooks(one))
+    return [{**row, "playbooks": sorted(users[key])} for key, row in found.items()]
 
 
 def _print(rows: Sequence[Mapping[str, Any]], grants: Mapping[str, Sequence[str]]) -> None:
@@ -116,8 +145,10 @@ def _smallest_grants(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 def _chosen(
     workspace: Workspace, name: str | None, renames: Mapping[str, str]
-) -> list[tuple[Playbook, Mapping[str, str]]]:
-    """The playbooks to look at, each with the connections that stand for those it names."""
+) -> tuple[list[tuple[Playbook, Mapping[str, str]]], list[CounterplayError]]:
+    """The playbooks to look at, each with the connections that stand for those it names; what is wrong
+    with the others, unless one was asked for by its name.
+    """
     from counterplay.cli.loading import load_playbook, members
     from counterplay.language import PlaybookSet
 
@@ -132,20 +163,26 @@ def _chosen(
     else:
         names = [name]
     found: list[tuple[Playbook, Mapping[str, str]]] = []
+    invalid: list[CounterplayError] = []
     for one in names:
-        loaded = load_playbook(workspace, one, renames)
-        if isinstance(loaded, PlaybookSet):
-            found += members(workspace, loaded, renames)
-        else:
-            found.append((loaded, renames))
-    return found
+        try:
+            loaded = load_playbook(workspace, one, renames)
+            if isinstance(loaded, PlaybookSet):
+                found += members(workspace, loaded, renames)
+            else:
+                found.append((loaded, renames))
+        except CounterplayError as error:
+            if name is not None:
+                raise
+            invalid.append(error)
+    return found, invalid
 
 
 def _patients(
     workspace: Workspace, playbooks: Sequence[tuple[Playbook, Mapping[str, str]]]
 ) -> list[_Patient]:
     """Every connection that the playbooks use, with what they need of it."""
-    from counterplay.language import Labels, connection_of, with_defaults
+    from counterplay.language import Labels, connection_of
 
     found: dict[tuple[str, str], _Patient] = {}
     for playbook, renames in playbooks:
@@ -162,12 +199,9 @@ def _patients(
             )
             for name in names:
                 patient = found.setdefault((name, kind), _Patient(name, kind))
-                need = info.need(with_defaults(info.schema, use.arguments))
-                patient.needs.setdefault(use.uses, need)
-                patient.users.setdefault(use.uses, set()).add(playbook.name)
+                patient.add(_need(playbook, use, info), playbook.name)
                 if use is playbook.trigger and _asks_for_domains(workspace, playbook, info):
-                    patient.needs.setdefault(INTERNAL, _domains_need(workspace, kind))
-                    patient.users.setdefault(INTERNAL, set()).add(playbook.name)
+                    patient.add(_domains_need(workspace, kind), playbook.name)
     return list(found.values())
 
 
@@ -190,9 +224,9 @@ def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list
 
     ConfigError: there is no such playbook. PlaybookError: one is wrong.
     """
-    from counterplay.language import PlaybookSet, load, with_defaults
+    from counterplay.language import PlaybookSet, load
 
-    found: dict[str, Need] = {}
+    found: list[Need] = []
     left = list(names)
     while left:
         loaded = load(workspace.playbook_file(left.pop(0)), workspace.host)
@@ -201,11 +235,27 @@ def needs_by_kind(workspace: Workspace, names: Sequence[str], kind: str) -> list
             continue
         for use in _uses(loaded):
             info = workspace.host.module(use.uses)
-            if info.cls.connection == kind:
-                found.setdefault(use.uses, info.need(with_defaults(info.schema, use.arguments)))
-                if use is loaded.trigger and _asks_for_domains(workspace, loaded, info):
-                    found.setdefault(INTERNAL, _domains_need(workspace, kind))
-    return list(found.values())
+            if info.cls.connection != kind:
+                continue
+            added = [_need(loaded, use, info)]
+            if use is loaded.trigger and _asks_for_domains(workspace, loaded, info):
+                added.append(_domains_need(workspace, kind))
+            found += [need for need in added if need not in found]
+    return found
+
+
+def _need(playbook: Playbook, use: Use, info: ModuleInfo) -> Need:
+    """What a use needs, its trigger's arguments as they are when every input has its default."""
+    from counterplay.language import with_defaults
+
+    arguments = use.arguments
+    if use is playbook.trigger:
+        inputs = {name: schema["default"] for name, schema in playbook.inputs.items() if "default" in schema}
+        try:
+            arguments = use.template.render({"inputs": inputs})
+        except CounterplayError:  # it takes an input that has none
+            arguments = use.arguments
+    return info.need(with_defaults(info.schema, arguments))
 
 
 def _uses(playbook: Playbook) -> Iterator[Use]:
@@ -228,8 +278,6 @@ def _examined(opener: Opener, patient: _Patient) -> Iterator[Diagnosis]:
         connection = opener.connection(patient.name, patient.kind)
         with opener.wire(connection) as http:
             http.attempts = 2
-            yield from connection.examine(
-                Context(http=http, connection=connection), tuple(patient.needs.values())
-            )
+            yield from connection.examine(Context(http=http, connection=connection), tuple(patient.needs))
     except CounterplayError as error:
         yield Diagnosis("connection", False, str(error))

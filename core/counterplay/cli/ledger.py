@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from counterplay.cli.output import json_option, print_json, print_table
+from counterplay.cli.output import counted, json_option, print_json, print_table
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,13 +71,12 @@ def account(feed: str | None, as_json: bool) -> None:
         )
         units = sum(row.units for row in rows)
         if all(row.balanced for row in rows):
-            click.echo(
-                f"\n{units:,} units, counted for each playbook: every unit that was listed is accounted for."
-            )
+            in_all = f"{counted(units, 'unit')}, counted for each playbook"
+            click.echo(f"\n{in_all}: every unit that was listed is accounted for.")
         else:
             click.echo("\nThe account does not balance: report this.", err=True)
         if gaps:
-            click.echo(f"{len(gaps):,} gaps: `playbook ledger gaps` shows them.")
+            click.echo(f"{counted(len(gaps), 'gap')}: see `playbook ledger gaps`.")
     if gaps or not all(row.balanced for row in rows):
         sys.exit(1)
     if any(row.waiting for row in rows):

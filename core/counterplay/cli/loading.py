@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import click
 
-from counterplay.errors import ConfigError
+from counterplay.errors import ConfigError, PluginLoadError
 from counterplay.language import Playbook, PlaybookSet, load
 from counterplay.language.findings import did_you_mean
-from counterplay.plugins import PluginHost
+from counterplay.places import find_root
+from counterplay.plugins import PluginHost, PluginInfo
 from counterplay.workspace import Workspace, shown
 
 
-def open_workspace() -> Workspace:
-    """The workspace of the current directory, with all plugins; a broken plugin is told on stderr."""
+def open_workspace(*, unagreed: bool = False) -> Workspace:
+    """The workspace of the current directory, with its plugins; a broken plugin is told on stderr.
+
+    `unagreed`: with those that its lock does not hold, too.
+    """
+    return _told(PluginHost.load(unagreed=unagreed))
+
+
+def open_to_run() -> Workspace:
+    """The same, to run playbooks in it: a third party's plugin is introduced before it is first used here.
+
+    ConfigError: the workspace has a lock, and the plugins are not those of it.
+    """
+    from counterplay.plugin_lock import newcomers, refuse_others
+
     host = PluginHost.load()
+    refuse_others(host, find_root())
+    workspace = _told(host)
+    for line in declared(host, newcomers(host, workspace.state_dir)):
+        click.echo(line, err=True)
+    return workspace
+
+
+def _told(host: PluginHost) -> Workspace:
     for plugin in host.problems:
         click.echo(f"warning: the plugin {plugin.name} {plugin.problem}", err=True)
     for name in sorted(host.disabled - set(host.plugins)):
@@ -23,42 +45,48 @@ def open_workspace() -> Workspace:
     return Workspace(host)
 
 
-def introduce(workspace: Workspace) -> None:
-    """Before a third party's plugin is first used here, say on stderr what it may do and where it goes.
-
-    ConfigError: the workspace has a lock, and the plugins are not those of it.
-    """
-    from counterplay.plugin_lock import newcomers, refuse_others
-
-    refuse_others(workspace.host, workspace.root)
-    for line in declared(workspace.host, newcomers(workspace.host, workspace.state_dir)):
-        click.echo(line, err=True)
-
-
 def declared(host: PluginHost, names: Collection[str] | None = None) -> list[str]:
     """What each plugin (or those named) says that it may do and where it goes, a few lines each."""
     lines: list[str] = []
     for plugin in host.plugins.values():
-        if (
-            plugin.problem is not None
-            or not plugin.modules
-            or (names is not None and plugin.name not in names)
-        ):
+        if names is not None and plugin.name not in names:
             continue
-        api = f"API {plugin.api}" if plugin.api else "no declared API"
-        lines.append(f"{plugin.name} ({plugin.distribution} {plugin.version}, {api})")
-        infos = [host.modules[uses] for uses in plugin.modules]
-        hosts = ", ".join(plugin.hosts) or "those of its connections"
-        lines.append(
-            f"  hosts: {hosts if any(one.cls.connection for one in infos) or plugin.hosts else 'none'}"
-        )
-        granted = sorted(
-            {f"{need['resource']}: {' or '.join(need['any'])}" for one in infos for need in one.permissions}
-        )
-        lines += [f"  permission: {one}" for one in granted]
-        changes = sorted(one.uses for one in infos if getattr(one.cls, "effect", False))
-        lines += [f"  changes things: {', '.join(changes)}"] if changes else []
+        if plugin.refused:
+            lines += _declared_in_files(plugin)
+        elif plugin.problem is None and plugin.modules:
+            try:
+                lines += [*_declared_in_code(host, plugin)]
+            except PluginLoadError as error:  # only a playbook that uses the module has to fail
+                lines.append(f"{plugin.name} ({plugin.distribution} {plugin.version}): {error}")
     return lines
+
+
+def _declared_in_code(host: PluginHost, plugin: PluginInfo) -> Iterator[str]:
+    yield _titled(plugin, plugin.api)
+    infos = [host.modules[uses] for uses in plugin.modules]
+    hosts = ", ".join(plugin.hosts) or "those of its connections"
+    yield f"  hosts: {hosts if any(one.cls.connection for one in infos) or plugin.hosts else 'none'}"
+    granted = {f"{need['resource']}: {' or '.join(need['any'])}" for one in infos for need in one.permissions}
+    yield from (f"  permission: {one}" for one in sorted(granted))
+    changes = sorted(one.uses for one in infos if getattr(one.cls, "effect", False))
+    if changes:
+        yield f"  changes things: {', '.join(changes)}"
+
+
+def _declared_in_files(plugin: PluginInfo) -> Iterator[str]:
+    """Of a plugin that must not be imported."""
+    from counterplay.plugin_files import declaration
+
+    found = declaration(plugin.point)
+    yield f"{_titled(plugin, found.api)}, not loaded; its files say:"
+    yield f"  hosts: {', '.join(found.hosts) or 'those of its connections'}"
+    yield from (f"  permission: {one}" for one in found.permissions)
+    yield f"  modules: {', '.join(found.modules) or 'none with a schema'}"
+
+
+def _titled(plugin: PluginInfo, api: str) -> str:
+    said = f"API {api}" if api else "no declared API"
+    return f"{plugin.name} ({plugin.distribution} {plugin.version}, {said})"
 
 
 class Renamed:

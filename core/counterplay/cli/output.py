@@ -23,4 +23,9 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo(click.style(line, bold=True) if number == 0 else line)
 
 
+def counted(number: int, what: str) -> str:
+    """`1 event`, `2,000 events`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from counterplay.cli.output import json_option, print_json
+from counterplay.cli.output import counted, json_option, print_json
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def make_plans(
     as_json: bool,
 ) -> None:
     """Make the plans and print them."""
-    from counterplay.cli.loading import introduce, open_workspace
+    from counterplay.cli.loading import open_to_run
     from counterplay.cli.run import chosen, pairs, read_events
     from counterplay.runtime.opening import Opener
 
@@ -95,8 +95,7 @@ def make_plans(
             "there is no event to plan for",
             hint="give one with --event FILE, or plan for the newest with --live",
         )
-    workspace = open_workspace()
-    introduce(workspace)
+    workspace = open_to_run()
     renames = pairs(connections, "--connection", "NAME=OTHER")
     _, tasks = chosen(workspace, name, pairs(inputs, "--input", "NAME=VALUE"), renames)
     events = read_events(event_file) if event_file is not None else None
@@ -180,9 +179,8 @@ def print_plan(one: Plan) -> None:
     writes = sum(len(step.calls or ()) for step in changes)
     lasting = sorted({step.uses for step in changes if step.undo is None and step.calls != ()})
     people = sorted({step.subject or step.target or "(not known yet)" for step in changes})
-    click.echo(
-        f"  in all: {len(changes)} changes, {writes} writes" + (f", on {', '.join(people)}" if people else "")
-    )
+    in_all = f"{counted(len(changes), 'change')}, {counted(writes, 'write')}"
+    click.echo(f"  in all: {in_all}" + (f", on {', '.join(people)}" if people else ""))
     if lasting:
         click.echo(f"  cannot be taken back: {', '.join(lasting)}")
     click.echo("  nothing was sent\n")

@@ -111,7 +111,7 @@ def lock() -> None:
     from counterplay.errors import ConfigError
     from counterplay.plugin_lock import LOCK, locked, write_lock
 
-    workspace = open_workspace()
+    workspace = open_workspace(unagreed=True)
     if workspace.root is None:
         raise ConfigError("there is no workspace here", hint="make one with `playbook init`")
     entries = locked(workspace.host)
@@ -126,15 +126,17 @@ def lock() -> None:
 def check(as_json: bool) -> None:
     """Say what each plugin may do and where it goes, and what differs from counterplay.lock.
 
+    A plugin that differs is described from its files: it is not loaded.
+
     Exits 0 when all plugins work and fit the lock, 1 when one does not.
     """
     from counterplay.cli.loading import declared
+    from counterplay.places import find_root
     from counterplay.plugin_lock import differences
     from counterplay.plugins import PluginHost
-    from counterplay.workspace import find_root
 
     host, root = PluginHost.load(), find_root()
-    wrong = [f"the plugin {one.name} {one.problem}" for one in host.problems]
+    wrong = [f"the plugin {one.name} {one.problem}" for one in host.problems if not one.refused]
     wrong += differences(host, root) if root is not None else []
     if as_json:
         print_json({"plugins": declared(host), "problems": wrong})

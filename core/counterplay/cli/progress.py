@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from counterplay.cli.output import counted
+
 if TYPE_CHECKING:
     from counterplay.runtime.opening import Opener
     from counterplay.runtime.session import Ended, Session
@@ -149,11 +151,6 @@ def _listed(names: list[str]) -> str:
     if len(names) < 3:
         return " and ".join(names)
     return f"{names[0]} and {len(names) - 1} others"
-
-
-def counted(number: int, what: str) -> str:
-    """`1 event`, `2,000 events`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 class _OneLine(logging.Formatter):

@@ -139,14 +139,13 @@ def _prepared(
     metrics_at: str | None,
 ) -> tuple[Session, Opener]:
     """Everything that can be wrong before anything runs: ConfigError says which."""
-    from counterplay.cli.loading import introduce, open_workspace
+    from counterplay.cli.loading import open_to_run
     from counterplay.language import PlaybookSet
     from counterplay.runtime.opening import Opener
     from counterplay.runtime.session import Session
 
     _check_address(listen)
-    workspace = open_workspace()
-    introduce(workspace)
+    workspace = open_to_run()
     workspace.host.hook.counterplay_invocation_started(command="run", name=name)
     found, tasks = chosen(workspace, name, given, renames)
     once = once or (isinstance(found, PlaybookSet) and found.once)

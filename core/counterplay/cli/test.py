@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from counterplay.cli.output import json_option, print_json
+from counterplay.cli.output import counted, json_option, print_json
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _print_summary(tried: Tried) -> None:
             click.echo(f"      {missing}")
     failed = sum(bool(one.wrong) for one in tried.verdicts)
     files = len({finding.path for finding in tried.findings})
-    text = f"{len(tried.verdicts)} cases in {tried.seconds:.1f} s, {failed} failed"
+    text = f"{counted(len(tried.verdicts), 'case')} in {tried.seconds:.1f} s, {failed} failed"
     if files:
         text += f"; {files} file{'s' if files != 1 else ''} could not be used"
     if not tried.enough:
@@ -274,7 +274,7 @@ def _print_json(tried: Tried) -> None:
 def _stamps() -> dict[Path, tuple[int, int]]:
     """When each playbook and each test was changed."""
     from counterplay._data_files import shipped_playbooks
-    from counterplay.workspace import find_root
+    from counterplay.places import find_root
 
     root = find_root()
     folder = root / "playbooks" if root is not None else Path(str(shipped_playbooks()))

@@ -27,7 +27,7 @@ def up(listen: str) -> None:
     /health says what runs, /metrics counts, /push/TRIGGER/CONNECTION takes events, /approvals takes
     answers by link. Exits 0 when it was asked to end, 1 when it had to end, 2 when nothing can run.
     """
-    from counterplay.cli.loading import load_playbook, open_workspace
+    from counterplay.cli.loading import load_playbook, open_to_run
     from counterplay.cli.run import signals
     from counterplay.runtime.service import Service
     from counterplay.secrets import MaskingFilter
@@ -45,7 +45,7 @@ def up(listen: str) -> None:
             opener = service.opener
             return MaskingFilter(opener.secrets).filter(record) if opener is not None else True
 
-    service = Service(open_workspace, load_playbook, listen, stop, told)
+    service = Service(open_to_run, load_playbook, listen, stop, told)
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Masked())
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

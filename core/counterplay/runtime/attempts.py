@@ -122,7 +122,7 @@ class Attempts:
                 known = next((one for one in self._runs.effects(run.id) if one.step_id == step.id), None)
             terms = terms_of(run, step.id, self._opener)
             with http:
-                return self._effects.attempt(use.uses, module, context, tenant, known, terms)
+                return self._effects.attempt(use.uses, module, context, segment.lease, tenant, known, terms)
 
         outcome = work() if left is None else self._bounded(work, http, left, run.id, step.id)
         if step.verify and outcome.status == "succeeded" and outcome.verified is False:

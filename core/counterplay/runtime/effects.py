@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import requests
@@ -26,17 +27,34 @@ from counterplay.hookspecs import EffectIntent
 from counterplay.language.arguments import problems
 from counterplay.modules import Action, StepContext
 from counterplay.plugins import PluginHost
+from counterplay.runtime.first_write import TRUSTED, BeforeWrite, TargetChanged, TargetUnread
 from counterplay.runtime.guards import Guards, refuse_write
 from counterplay.runtime.planning_wire import described
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import Terms
 from counterplay.store.database import Database
-from counterplay.store.runs import RunStore, StoredEffect
+from counterplay.store.runs import EffectEnd, Lease, RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
 
 
 NOT_AS_DECLARED = "what it returned is not what its schema says"
+_STARTS = 3
+"""How often an effect begins anew because the target changes before its first write."""
+_CLOSED = ("failed", "refused")
+"""An effect that came to this changed nothing: the next attempt is a new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """What an attempt stands on: the state to undo to, the present one, whether a part may be done already.
+
+    `seen` is None where the present state was not read.
+    """
+
+    before: JsonObject
+    seen: JsonObject | None
+    begun: bool
 
 
 class Targets:
@@ -68,7 +86,10 @@ class EffectRunner:
         targets: Targets,
         mask_json: Callable[[Any], Any],
         guardrails: Mapping[str, Any] | None = None,
+        trusted: float = TRUSTED,
     ) -> None:
+        """`trusted`: for how many seconds a captured state is written onto without another look."""
+        self._trusted = trusted
         self._guards = Guards(host, runs.database, guardrails or {})
         self._host = host
         self._runs = runs
@@ -80,12 +101,14 @@ class EffectRunner:
         uses: str,
         action: Action,
         context: StepContext,
+        lease: Lease,
         tenant: str,
         known: StoredEffect | None,
         terms: Terms | None = None,
     ) -> Outcome:
         """Run the action once. `known` is the journal's entry when an earlier attempt left one.
 
+        `lease`: nothing is journalled, and so nothing sent, once the run goes on under another one.
         `terms` are what was agreed about the run beforehand: the plan that it carries out, or the
         effect that it takes back.
         """
@@ -94,7 +117,17 @@ class EffectRunner:
                 context.http.before_write = refuse_write
                 return Outcome("succeeded", self._json_result(uses, action.run(context)))
             with self._targets.alone(tenant, action.target()):
-                return self._effect(uses, action, context, tenant, known, terms)
+                for _ in range(_STARTS):
+                    try:
+                        return self._effect(uses, action, context, lease, tenant, known, terms)
+                    except TargetChanged:
+                        self._begins_anew(lease, context.step_id)
+                        known = None
+                    except TargetUnread as unread:
+                        return failed(as_work_error(unread.error, uses), effect="failed")
+            return failed(
+                RetryableError("others keep changing the target, so nothing was sent"), effect="failed"
+            )
         except (InterruptedWork, StateError):
             raise
         except (Exception, SystemExit) as error:
@@ -105,18 +138,15 @@ class EffectRunner:
         uses: str,
         action: Action,
         context: StepContext,
+        lease: Lease,
         tenant: str,
         known: StoredEffect | None,
         terms: Terms | None,
     ) -> Outcome:
-        if known is None:
-            before = action.capture(context)
-        else:
-            before = known.before
-            if known.status in ("intended", "unknown"):
-                settled = self._settle(action, context, known)
-                if settled is not None:
-                    return settled
+        ground = self._ground(uses, action, context, known)
+        if isinstance(ground, Outcome):
+            return ground
+        before = ground.before
         intent = EffectIntent(
             run_id=context.run_id,
             playbook=context.playbook,
@@ -129,7 +159,7 @@ class EffectRunner:
             arguments=self._mask_json(action.arguments),
             subject=action.subject(before),
         )
-        if terms is not None and known is None:
+        if terms is not None and (known is None or known.status in _CLOSED):
             given = terms.check(action, context, before)
             if given is not None and not (given.status == "paused" and context.consent is not None):
                 return given
@@ -138,12 +168,11 @@ class EffectRunner:
                 verdict = None  # somebody agreed
             if verdict is not None and verdict.ask:
                 return Outcome("paused", error=verdict.reason)
-            self._intend(intent)
+            self._intend(lease, intent)
         if verdict is not None:
             outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
         else:
-            open_before = known is not None and known.status in ("intended", "unknown")
-            outcome = self._act(uses, action, context, before, open_before)
+            outcome = self._act(uses, action, context, lease, ground)
         try:
             self._host.hook.counterplay_after_effect(
                 intent=intent, outcome={"status": outcome.effect, "error": outcome.error}
@@ -152,9 +181,31 @@ class EffectRunner:
             log.warning("the hook counterplay_after_effect failed: %s: %s", type(error).__name__, error)
         return outcome
 
-    def _intend(self, intent: EffectIntent) -> None:
+    def _ground(
+        self, uses: str, action: Action, context: StepContext, known: StoredEffect | None
+    ) -> _Ground | Outcome:
+        """The state before; or how an earlier attempt ended whose outcome was not on record."""
+        if known is None or known.status in _CLOSED:
+            before = action.capture(context)
+            return _Ground(before, before, begun=False)
+        settled = self._settle(uses, action, context, known)
+        if settled is not None:
+            return settled
+        if action.settle != "read":
+            return _Ground(known.before, None, begun=True)
+        try:
+            present = action.capture(context)
+        except (InterruptedWork, StateError):
+            raise
+        except Exception as unread:
+            return _unsettled("the process stopped before an answer came, and reading back failed", unread)
+        if self._mask_json(present) == known.before:
+            return _Ground(present, present, begun=False)
+        return _Ground(action.rebased(known.before, present), present, begun=True)
+
+    def _intend(self, lease: Lease, intent: EffectIntent) -> None:
         self._runs.intend(
-            intent.run_id,
+            lease,
             intent.step_id,
             {
                 "uses": intent.uses,
@@ -167,31 +218,38 @@ class EffectRunner:
             },
         )
 
-    def _act(
-        self, uses: str, action: Action, context: StepContext, before: JsonObject, begun_before: bool
-    ) -> Outcome:
-        http = context.http
+    def _begins_anew(self, lease: Lease, step_id: str) -> None:
+        """Nothing was sent; the journal and the audit log know why what was intended did not take place."""
+        error = "somebody changed the target before the first write: it begins anew, from what is there now"
+        with self._runs.leased(lease) as connection:
+            self._runs.end_effect(connection, lease.run_id, step_id, EffectEnd("failed", error=error))
+
+    def _act(self, uses: str, action: Action, context: StepContext, lease: Lease, ground: _Ground) -> Outcome:
+        http, before = context.http, ground.before
         landed, doubtful = http.landed, http.doubtful
-        http.before_write = self._journal(context)
+        journal = self._journal(lease, context.step_id)
+        http.before_write = BeforeWrite(action, context, ground.seen, self._trusted, journal)
         try:
             given = action.run(context)
         except (InterruptedWork, StateError):
             raise
         except UnknownOutcomeError as error:
-            return self._after_lost_answer(action, context, before, error)
+            return self._after_lost_answer(uses, action, context, ground, error, http.landed > landed)
         except WorkError as error:
-            if http.landed == landed and http.doubtful == doubtful and not begun_before:
+            if http.landed == landed and http.doubtful == doubtful and not ground.begun:
                 return failed(error, effect="failed")  # whatever was sent was refused
-            return self._after_lost_answer(action, context, before, error)  # a part may have taken effect
+            # a part may have taken effect
+            return self._after_lost_answer(uses, action, context, ground, error, http.landed > landed)
         except (Exception, SystemExit) as error:
             # A fault of the plugin: what it had done by then, on the wire or beside it, nobody can tell.
-            return self._after_lost_answer(action, context, before, as_work_error(error, uses))
+            fault = as_work_error(error, uses)
+            return self._after_lost_answer(uses, action, context, ground, fault, http.landed > landed)
         finally:
             context.http.before_write = None
         try:
             result = self._json_result(uses, given)
-        except PermanentError as error:  # it happened; only what it says about it cannot be kept
-            return Outcome("failed", error=str(error), effect="unknown")
+        except PermanentError as error:
+            return _unkept(error)
         verified = _verified(action, context, before, result)
         after = self._after(action, context)
         return Outcome("succeeded", result, effect="done", verified=verified, after=after)
@@ -210,31 +268,32 @@ class EffectRunner:
         return after
 
     def _after_lost_answer(
-        self, action: Action, context: StepContext, before: JsonObject, error: WorkError
+        self,
+        uses: str,
+        action: Action,
+        context: StepContext,
+        ground: _Ground,
+        error: WorkError,
+        partly: bool,
     ) -> Outcome:
+        """`partly`: a part of it was answered as done before the rest failed."""
         passing = isinstance(error, (RetryableError, UnknownOutcomeError))
         if action.settle != "read":
             again = passing and action.settle == "repeat"
             return Outcome("failed", error=str(error), effect="unknown", passing=again)
         try:
-            result = action.settled(context, before)
+            result = action.settled(context, ground.before)
         except (InterruptedWork, StateError):
             raise
         except Exception as unread:
             return _unsettled(f"{error.message}, and reading it back failed", unread)
         if result is None:
             text = f"{error}; reading it back does not show the effect"
-            landed = not passing  # a part of it was answered as done before the rest failed
-            return Outcome("failed", error=text, effect="unknown" if landed else "failed", passing=passing)
-        return Outcome(
-            "succeeded",
-            self._mask_json(result),
-            effect="done",
-            verified=True,
-            settled="the answer was lost; read back",
-        )
+            nothing = passing and not partly and not ground.begun
+            return Outcome("failed", error=text, effect="failed" if nothing else "unknown", passing=passing)
+        return self._read_back(uses, result, "the answer was lost; read back")
 
-    def _settle(self, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
+    def _settle(self, uses: str, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
         """What a journalled intent without an outcome became; None: it has to be done (again)."""
         if action.settle == "repeat":
             return None
@@ -249,13 +308,7 @@ class EffectRunner:
                 )
             if result is None:
                 return None
-            return Outcome(
-                "succeeded",
-                self._mask_json(result),
-                effect="done",
-                verified=True,
-                settled="read back after a stop",
-            )
+            return self._read_back(uses, result, "read back after a stop")
         # Without a request on record it may still have acted beside `context.http`, all that is journalled.
         last = _call(known.calls[-1]) if known.calls else "no request is on record"
         lost = f"the process stopped between a request and its answer ({last})"
@@ -265,9 +318,17 @@ class EffectRunner:
             effect="unknown",
         )
 
-    def _journal(self, context: StepContext) -> Callable[[requests.PreparedRequest], None]:
+    def _read_back(self, uses: str, result: object, how: str) -> Outcome:
+        """The effect that `settled` found, with a result as its schema says; else as after an attempt."""
+        try:
+            kept = self._json_result(uses, result)
+        except PermanentError as error:
+            return _unkept(error)
+        return Outcome("succeeded", kept, effect="done", verified=True, settled=how)
+
+    def _journal(self, lease: Lease, step_id: str) -> Callable[[requests.PreparedRequest], None]:
         def before_write(request: requests.PreparedRequest) -> None:
-            self._runs.add_call(context.run_id, context.step_id, self._mask_json(described(request)))
+            self._runs.add_call(lease, step_id, self._mask_json(described(request)))
 
         return before_write
 
@@ -299,6 +360,11 @@ def failed(error: WorkError, effect: str | None = None) -> Outcome:
     passing = isinstance(error, RetryableError)
     after = error.retry_after if isinstance(error, RetryableError) else None
     return Outcome("failed", error=str(error), effect=effect, passing=passing, retry_after=after)
+
+
+def _unkept(error: PermanentError) -> Outcome:
+    """The effect happened; only what the action says about it cannot be kept."""
+    return Outcome("failed", error=str(error), effect="unknown")
 
 
 def _unsettled(what: str, error: Exception) -> Outcome:

@@ -81,7 +81,7 @@ class Feed:
         self.done = False
         self._store = store
         self._runs = runs
-        self._figures = figures
+        self._figures = figures.of_feed(self.label)
         self._stop = stop
         self._runs_added = runs_added
         self._interval = poll_interval.total_seconds()
@@ -95,6 +95,7 @@ class Feed:
         self._epoch: int | None = None
         self._pipeline: Pipeline | None = None
         self._listing: Listing | None = None
+        self._left_half_read = False
 
     @property
     def label(self) -> str:
@@ -158,6 +159,7 @@ class Feed:
             for name, known in self._subscriptions.items():
                 self._subscriptions[name] = self._store.subscribe(self.key, name, known.since)
         self._epoch = epoch
+        self._left_half_read = self._store.half_read(self.feed_id)
         self._pipeline = self._made_pipeline(epoch)
         self._listing = self._made_listing()
         return True
@@ -237,6 +239,11 @@ class Feed:
     def listed_at(self) -> datetime | None:
         """When its windows were last listed without a failure; None before, and for other sources."""
         return None if self._listing is None else self._listing.listed_at
+
+    @property
+    def newest(self) -> datetime | None:
+        """When the newest unit that it listed became available; None before, and for other sources."""
+        return None if self._listing is None else self._listing.newest
 
     @property
     def held(self) -> bool:
@@ -384,7 +391,7 @@ class Feed:
         """List what is new. A source that is not offered here is told once, and asked again each day."""
         if time.monotonic() < self._unavailable_until:
             return
-        about = f"{self.label} unavailable"
+        about = f"{self.label}: unavailable"
         try:
             self._list_source()
         except UnavailableError as error:
@@ -402,6 +409,11 @@ class Feed:
             self._poll(self.trigger)
 
     def _poll(self, trigger: PollTrigger) -> None:
+        """Read on from the cursor to the last page.
+
+        What another process left half read may end where it began to read. So the source is asked once
+        more then: whoever runs `--once` gets all that could be seen when it started.
+        """
         since = min(one.since for one in self._subscriptions.values())
         more = True
         while more:
@@ -413,13 +425,14 @@ class Feed:
                 self._forgotten(page.gap)
             body = b"[" + b",".join(page.events) + b"]" if page.events else None
             key = hashlib.sha256(json.dumps([cursor, page.cursor]).encode() + (body or b"")).hexdigest()[:32]
-            if (
-                self._store.store_page(self.feed_id, self._epoch or 0, page.cursor, f"page-{key}", body)
-                is not None
-            ):
+            stored = self._store.store_page(
+                self.feed_id, self._epoch or 0, page.cursor, f"page-{key}", body, more=page.more
+            )
+            if stored is not None:
                 self._figures.add("listed")
                 self.pipeline.nudge()
-            more = page.more
+            more = page.more or self._left_half_read
+            self._left_half_read = self._left_half_read and page.more
             while self.pipeline.load > _PAGES_AHEAD and not self._stop.is_set():
                 self._check()
                 self._stop.wait(_LOOK)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 from counterplay.clock import now
@@ -23,6 +24,8 @@ from counterplay.store.watches import Watch, WatchStore
 SWEEP = 5.0
 ATTEMPTS = 5
 """How often a look that fails is tried, once a minute, before it is given up as not known."""
+UNREADABLE = "it cannot be read: "
+"""How the detail of a look begins whose target could not be read."""
 _LATER = timedelta(minutes=1)
 
 log = logging.getLogger("counterplay.holding")
@@ -33,15 +36,26 @@ class _Elsewhere(Exception):
 
 
 class Watcher:
-    """Makes the looks that are due. `sweep` once, or as a thread between `start` and the stop event."""
+    """Makes the looks that are due. `sweep` once, or as a thread between `start` and the stop event.
 
-    def __init__(self, database: Database, opener: Opener, figures: Figures, stop: threading.Event) -> None:
+    `report` is told of each look that people should know of; the figures and the log are unless it is given.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        opener: Opener,
+        figures: Figures,
+        stop: threading.Event,
+        report: Callable[[Watch, str], None] | None = None,
+    ) -> None:
         self._database = database
         self._watches = WatchStore(database)
         self._runs = RunStore(database)
         self._opener = opener
         self._figures = figures
         self._stop = stop
+        self._tell = report or self._notice
         self._thread = threading.Thread(target=self._work, name="watcher", daemon=True)
 
     def start(self) -> None:
@@ -57,7 +71,7 @@ class Watcher:
             for one in self._watches.due(now()) if mine else ():
                 if self._stop.is_set():
                     return
-                self._look(one)
+                self.look(one)
 
     def _work(self) -> None:
         while not self._stop.is_set():
@@ -70,7 +84,8 @@ class Watcher:
                 log.exception("a look at an effect failed")
             self._stop.wait(SWEEP)
 
-    def _look(self, one: Watch) -> None:
+    def look(self, one: Watch) -> None:
+        """Make one look, whether it is due or not, and keep what it shows. StateError as for `sweep`."""
         effect = next((each for each in self._runs.effects(one.run_id) if each.step_id == one.step_id), None)
         if effect is None or effect.status != "done":
             self._watches.settle(one, None, "the effect did not take place")
@@ -89,7 +104,7 @@ class Watcher:
             if one.attempts + 1 < ATTEMPTS:
                 self._watches.postpone(one, _LATER)
             else:
-                self._watches.settle(one, None, f"it cannot be read: {text}")
+                self._watches.settle(one, None, f"{UNREADABLE}{text}")
                 self._report(one, effect, f"cannot be read back: {text}")
             return
         if held is not False:
@@ -126,5 +141,8 @@ class Watcher:
     def _report(self, one: Watch, effect: StoredEffect, what: str) -> None:
         whom = effect.subject or effect.target or effect.connection
         text = f"{effect.uses} on {whom}, made {one.after} ago by step {one.step_id}, {what}"
+        self._tell(one, text)
+
+    def _notice(self, one: Watch, text: str) -> None:
         self._figures.notice(f"run {one.run_id} {one.step_id}", f"{text}; `playbook runs show {one.run_id}`")
         log.warning("run %s: %s", one.run_id, text)

@@ -15,7 +15,7 @@ from counterplay.clock import now
 from counterplay.errors import InterruptedWork, StateError
 from counterplay.modules import Context, FeedTrigger
 from counterplay.runtime import windows
-from counterplay.runtime.figures import Figures
+from counterplay.runtime.figures import FeedFigures
 from counterplay.runtime.windows import Cursor, Window
 from counterplay.store.feeds import FeedStore, Subscription
 
@@ -45,7 +45,7 @@ class Listing:
         *,
         label: str,
         store: FeedStore,
-        figures: Figures,
+        figures: FeedFigures,
         stop: threading.Event,
         once: bool,
         found: Callable[[], None],
@@ -68,6 +68,8 @@ class Listing:
         self._prepared = 0.0
         self._purged = 0.0
         self._succeeded: datetime | None = None
+        self.newest: datetime | None = None
+        """When the newest unit that was listed became available."""
         self._refusal: str | None = None  # of the first round since which none succeeded
 
     @property
@@ -195,6 +197,8 @@ class Listing:
                 if late:
                     self._figures.add("late", added)
                 self._found()
+            made = [one.created for one in units if one.created is not None]
+            self.newest = max(made if self.newest is None else [*made, self.newest], default=None)
         self._figures.add("listings")
 
     def _move(self, seen: Iterable[Window]) -> None:

@@ -12,13 +12,13 @@ from counterplay.events import JsonObject
 from counterplay.language import Labels, Playbook, Use, connection_of, load, with_defaults
 from counterplay.language.arguments import problems
 from counterplay.modules import Connection
+from counterplay.places import FILE
 from counterplay.plugins import PluginHost
 from counterplay.runtime.internal import Internal
 from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.secrets import Secrets
 from counterplay.wire import Wire
 from counterplay.workspace import (
-    FILE,
     ConnectionEntry,
     Workspace,
     settings_with_plain_references,

@@ -13,10 +13,11 @@ from counterplay.events import JsonObject
 from counterplay.language import Playbook, Step
 from counterplay.language.arguments import first_problem
 from counterplay.modules import FeedTrigger, PollTrigger, PushTrigger
+from counterplay.places import FILE
 from counterplay.runtime.live import connections_of
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.session import Task
-from counterplay.workspace import FILE, Workspace
+from counterplay.workspace import Workspace
 
 Load = Callable[[Workspace, str, Mapping[str, str]], object]
 _SOURCES = (FeedTrigger, PollTrigger, PushTrigger)

@@ -158,7 +158,12 @@ class Service:
             if old.get(name) != why:
                 self._told(f"{name}: {why}")
         if before is None or found.version != before.version:
-            self._told(f"{len(found.tasks)} playbooks: {', '.join(found.tasks) or 'none'}")
+            count = len(found.tasks)
+            self._told(f"{count} playbook{'' if count == 1 else 's'}: {', '.join(found.tasks) or 'none'}")
+        if before is None and found.workspace.root is None:
+            self._told(
+                "there is no counterplay.yaml here: make a workspace with `playbook init`, then start again"
+            )
 
     # --- over HTTP -------------------------------------------------------------------------------
 

@@ -37,10 +37,25 @@ class Pages:
             ) from error
         return value
 
+    def half_read(self, feed_id: int) -> bool:
+        """Was the source left between two pages? Also True where a cursor is older than this note of it."""
+        with self.database.read() as connection:
+            row = connection.execute(
+                sa.select(feed.c.half_read, feed.c.cursor).where(feed.c.id == feed_id)
+            ).one()
+        return bool(row.half_read) if row.half_read is not None else row.cursor is not None
+
     def store_page(
-        self, feed_id: int, epoch: int, cursor: JsonObject | None, unit_key: str, body: bytes | None
+        self,
+        feed_id: int,
+        epoch: int,
+        cursor: JsonObject | None,
+        unit_key: str,
+        body: bytes | None,
+        *,
+        more: bool = False,
     ) -> int | None:
-        """Keep a page that cannot be fetched again, and move the cursor, as one.
+        """Keep a page that cannot be fetched again, and move the cursor, as one. `more`: it is not the last.
 
         Returns the new unit, or None for a page that is empty or already known. StateError: another
         worker has taken over.
@@ -50,7 +65,7 @@ class Pages:
                 moved = connection.execute(
                     sa.update(feed)
                     .where(feed.c.id == feed_id, feed.c.epoch == epoch)
-                    .values(cursor=json.dumps(cursor))
+                    .values(cursor=json.dumps(cursor), half_read=more)
                 )
                 if moved.rowcount != 1:
                     raise StateError(f"feed {feed_id} was taken over by another worker")

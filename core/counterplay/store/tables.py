@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -37,6 +38,7 @@ RUN_ID = Text().with_variant(String(64), "sqlite")
 #: One source of events as playbooks subscribe to it: (trigger, connection, tenant, feed-key arguments).
 #: `swept`: when windows that were accounted for were last listed again, by number of the sweep.
 #: `worker` holds the feed, where there are several.
+#: `half_read`: the last page that was polled asked for another one; NULL where nobody noted it.
 #: `generation` tells apart feeds whose pages cannot be fetched again and whose subscribers came later.
 feed = Table(
     "cp_feed",
@@ -52,6 +54,7 @@ feed = Table(
     Column("created", String(32), nullable=False),
     Column("swept", Text),
     Column("worker", Text),
+    Column("half_read", Boolean),
     UniqueConstraint("trigger", "connection", "tenant", "key", "generation"),
 )
 
@@ -267,7 +270,7 @@ run = Table(
     Column("worker", Text),
     Column("tell", String(16)),
     Index("cp_run_status", "status", "created"),
-    Index("cp_run_rank", "status", "rank"),
+    Index("cp_run_turn", "status", "tenant", "rank", "id"),
     Index("cp_run_wake", "status", "wake"),
     Index("cp_run_parent", "parent", "parent_step", "place"),
     Index("cp_run_tell", "tell", **_only("tell IS NOT NULL")),

@@ -202,4 +202,5 @@ def _stored(row: Any, names: set[str]) -> StoredUnit:
         digest=row.digest,
         waiting=frozenset(names),
         duplicates=row.duplicates,
+        listed=from_text(row.listed),
     )

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from counterplay import audit
-from counterplay.clock import now, to_text
+from counterplay.clock import from_text, now, to_text
 from counterplay.language.durations import parse_duration
 from counterplay.store.database import Database, storable
 from counterplay.store.statements import insert_or_ignore
@@ -19,13 +19,19 @@ from counterplay.store.tables import run, watch
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """One look that is due: `after` is the time as the playbook writes it."""
+    """One look: `after` is the time as the playbook writes it.
+
+    `checked` is when it was made, None while it is to come; `held` what it showed, None when that cannot
+    be told.
+    """
 
     run_id: str
     step_id: str
     after: str
     attempts: int
     due: str
+    checked: str | None = None
+    held: bool | None = None
     detail: str | None = None
 
 
@@ -60,6 +66,13 @@ class WatchStore:
                 .limit(limit)
             )
             return [_read(row) for row in rows]
+
+    def next_due(self) -> datetime | None:
+        """When the next look is due; None when none is to come."""
+        with self.database.read() as connection:
+            found = connection.execute(sa.select(sa.func.min(watch.c.due)).where(watch.c.checked.is_(None)))
+            due = found.scalar()
+        return None if due is None else from_text(due)
 
     def of_run(self, run_id: str) -> list[Watch]:
         """The looks at a run's effects and at those inside it."""
@@ -109,7 +122,8 @@ class WatchStore:
 
 
 def _read(row: Any) -> Watch:
-    return Watch(row.run_id, row.step_id, row.after, row.attempts, row.due, row.detail)
+    held = None if row.held is None else bool(row.held)
+    return Watch(row.run_id, row.step_id, row.after, row.attempts, row.due, row.checked, held, row.detail)
 
 
 def _is(one: Watch) -> tuple[sa.ColumnElement[bool], ...]:

@@ -121,7 +121,7 @@ class Case:
     @property
     def module_name(self) -> str:
         """What the plugin's entry point names."""
-        return self.host.plugins[self.info.plugin].module
+        return self.host.plugins[self.info.plugin].point.module
 
     # --- at work -----------------------------------------------------------------------------------
 

@@ -44,7 +44,7 @@ def host_for(names: list[str]) -> tuple[PluginHost, list[str]]:
             known = ", ".join(sorted({one.name for one in installed}))
             raise pytest.UsageError(f"no plugin {name!r} is installed; there are {known}")
         chosen += found
-    host = PluginHost.load(installed)
+    host = PluginHost.load(installed, unagreed=True)
     for name in chosen:
         problem = host.plugins[name].problem
         if problem is not None:

@@ -23,7 +23,7 @@ from counterplay.events import JsonObject, encoded
 from counterplay.plugins import GROUP, PluginHost
 from counterplay.runtime.effects import EffectRunner, Targets
 from counterplay.store.database import open_database
-from counterplay.store.runs import NewRun, RunStore
+from counterplay.store.runs import Lease, NewRun, RunStore
 from counterplay.testing.bench import Bench, Example
 from counterplay.testing.stage import Stage
 from counterplay.testing.watch import Fault, FaultKind
@@ -76,7 +76,7 @@ def _job(stage: Stage, moment: str) -> _Job:
     name = moment.replace(" ", "-") or "resumed"
     return _Job(
         list(sys.path),
-        {one.name: one.module for one in stage.host.plugins.values() if one.problem is None},
+        {one.name: one.point.module for one in stage.host.plugins.values() if one.problem is None},
         stage.info.uses,
         stage.arguments,
         {kind: dict(settings) for kind, settings in stage.bench.connections.items()},
@@ -162,7 +162,8 @@ def _carry_out_and_leave(job: _Job) -> None:
 
 
 def _carry_out(job: _Job) -> None:
-    host = PluginHost.load([EntryPoint(name, module, GROUP) for name, module in job.plugins.items()])
+    points = [EntryPoint(name, module, GROUP) for name, module in job.plugins.items()]
+    host = PluginHost.load(points, unagreed=True)
     bench = Bench(job.connections, {job.uses: Example(job.arguments)})
     stage = Stage(host, host.module(job.uses), bench, Path(job.folder))
     stage.watch.log = Path(job.log)
@@ -175,9 +176,10 @@ def _carry_out(job: _Job) -> None:
         run = NewRun(RUN, "local", "killed", RUN, playbook.document, encoded(job.arguments), {}, {}, {})
         with database.write() as connection:
             runs.add(connection, [run])
+        runs.begin(RUN, 1)
         context.run_id = RUN
         known = next(iter(runs.effects(RUN)), None)
         runner = EffectRunner(host, runs, Targets(database), stage.opener.secrets.mask_json)
         tenant = context.connection.tenant if context.connection is not None else "local"
-        outcome = runner.attempt(job.uses, action, context, tenant, known)
+        outcome = runner.attempt(job.uses, action, context, Lease(RUN, 1), tenant, known)
     Path(job.answer).write_text(json.dumps({"effect": outcome.effect, "error": outcome.error}))

@@ -17,6 +17,7 @@ from counterplay.events import JsonObject
 from counterplay.hookspecs import ConnectionOffer
 from counterplay.language import Playbook, from_document, with_defaults
 from counterplay.modules import Connection, Module, StepContext
+from counterplay.places import STATE
 from counterplay.plugins import ModuleInfo, PluginHost
 from counterplay.runtime.planning import Planner
 from counterplay.runtime.plans import Plan
@@ -27,7 +28,7 @@ from counterplay.store.database import open_database
 from counterplay.store.runs import NewRun, RunStore, StoredEffect, StoredRun, StoredStep
 from counterplay.testing.bench import CONNECTION, Bench, Example
 from counterplay.testing.watch import Watch, WatchedOpener
-from counterplay.workspace import STATE, Workspace
+from counterplay.workspace import Workspace
 
 __all__ = ["Ran", "Stage"]
 

@@ -52,7 +52,7 @@ class ForcePasswordChange(Action):
         except RejectedError as error:
             raise privileged.mastered_elsewhere(context, user_id, error) from error
         except BlockedError as error:
-            raise privileged.explained(context, user_id, error, _ENOUGH) from error
+            raise privileged.explained(context, f"m365.{self.name}", user_id, error, _ENOUGH) from error
         return self._done(self._before or {})
 
     def target(self) -> str | None:

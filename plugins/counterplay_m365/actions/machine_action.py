@@ -68,6 +68,9 @@ class MachineAction(Action):
             return None
         return self._shown(before, self._latest(context, before["id"]))
 
+    def rebased(self, before: JsonObject, present: JsonObject) -> JsonObject:
+        return present  # it is one request, and what it did shows
+
     def verify(self, context: StepContext, before: JsonObject, result: JsonObject) -> bool | None:
         """Whether it was asked for and not undone; that the machine did it, `m365.get_machine` tells."""
         return bool(self._read(context)["isolated"] is self.wanted)

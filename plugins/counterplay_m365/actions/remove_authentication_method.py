@@ -42,7 +42,7 @@ class RemoveAuthenticationMethod(Removal):
         try:
             Accounts(context).delete_method(user_id, one)
         except BlockedError as error:
-            raise privileged.explained(context, user_id, error, DELETE) from error
+            raise privileged.explained(context, f"m365.{self.name}", user_id, error, DELETE) from error
         except RejectedError as error:
             error.hint = error.hint or "a default method goes last: remove the user's other methods first"
             raise

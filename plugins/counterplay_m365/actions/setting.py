@@ -66,6 +66,9 @@ class Setting(Action):
     def settled(self, context: StepContext, before: JsonObject) -> JsonObject | None:
         return None if self._differing(self.read(context)) else self.done(before)
 
+    def rebased(self, before: JsonObject, present: JsonObject) -> JsonObject:
+        return present  # it is one request, and what it did shows
+
     def verify(self, context: StepContext, before: JsonObject, result: JsonObject) -> bool | None:
         return not self._differing(self.read(context))
 

@@ -26,7 +26,7 @@ class SetSignIn(Switch):
         except RejectedError as error:
             raise privileged.mastered_elsewhere(context, user_id, error) from error
         except BlockedError as error:
-            raise privileged.explained(context, user_id, error, _ENOUGH) from error
+            raise privileged.explained(context, f"m365.{self.name}", user_id, error, _ENOUGH) from error
 
     def caution(self, before: JsonObject) -> str | None:
         return privileged.synced(before)

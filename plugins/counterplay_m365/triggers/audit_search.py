@@ -41,9 +41,9 @@ _FILTERS = (
 class AuditSearch(PollTrigger):
     """Search the audit log for a span of the past, by jobs that Graph works off in minutes to hours.
 
-    It begins at `start` and ends at `end`, in one job for each `window`; without an `end` it goes on with
-    what has happened meanwhile. It reaches further back than `m365.audit_log` (180 days or more, by
-    licence), and is slower.
+    It begins at `start` and ends at `end`, in one job for each `window`; without an `end` it reads up to the
+    present each time, and goes on from there the next time. It reaches further back than `m365.audit_log`
+    (180 days or more, by licence), and is slower.
 
     Needs:
         Graph application permission `AuditLogsQuery.Read.All`, or that of one service
@@ -51,7 +51,9 @@ class AuditSearch(PollTrigger):
     Cursor:
         `{"mark"}`: records before it are accounted for. While a job runs, its `{"job", "until",
         "version"}`, and while its records are read, the link of the next page. A worker that takes over
-        finds the job instead of starting a second one. `{"span"}` are the seconds of narrower windows.
+        finds the job instead of starting a second one. `{"goal"}` is what was the present when it began,
+        for jobs take longer than it takes to have a new present. `{"span"}` are the seconds of narrower
+        windows.
     Delivery:
         At least once; the host drops repeats by `id`. A record starts one run.
     Limits:
@@ -77,13 +79,13 @@ class AuditSearch(PollTrigger):
 
     def _begin(self, context: Context, state: JsonObject) -> Page:
         mark = _moment(state)
-        end = self._end() or times.floor(context.now())
+        goal = _moment(state, "goal") if "goal" in state else self._end() or times.floor(context.now())
         window = times.span(str(self.arguments["window"]))
         if "span" in state:  # a search of the whole window failed, or left records out
             window = min(window, timedelta(seconds=int(state["span"])))
-        until = min(mark + window, end)
+        until = min(mark + window, goal)
         if until <= mark:
-            return Page((), state)
+            return Page((), {name: value for name, value in state.items() if name != "goal"})
         search: JsonObject = {
             "displayName": f"counterplay {stamp(mark)} to {stamp(until)}",
             "filterStartDateTime": stamp(mark),
@@ -102,7 +104,8 @@ class AuditSearch(PollTrigger):
                 raise
             version = "beta"  # v1.0 is not rolled out to each tenant
             job = graph.start_audit_search(search, version)
-        return Page((), {**state, "job": job, "until": stamp(until), "version": version}, more=True)
+        begun = {"job": job, "until": stamp(until), "goal": stamp(goal), "version": version}
+        return Page((), {**state, **begun}, more=True)
 
     def _job(self, context: Context, state: JsonObject) -> Page:
         graph, job, version = Graph(context), str(state["job"]), str(state["version"])
@@ -115,7 +118,7 @@ class AuditSearch(PollTrigger):
             if status not in ("notstarted", "running"):
                 break
             if context.stop.wait(pause):
-                return Page((), state)
+                return Page((), state, more=True)
             pause = min(_LONGEST_PAUSE, pause * 1.5)
         if status != "succeeded":
             return _failed(state, status)
@@ -172,7 +175,7 @@ def _failed(state: JsonObject, status: str) -> Page:
 
 def _kept(state: JsonObject) -> JsonObject:
     """What the cursor of the next job takes over."""
-    return {name: state[name] for name in ("mark", "version", "span") if name in state}
+    return {name: state[name] for name in ("mark", "goal", "version", "span") if name in state}
 
 
 def _narrower(state: JsonObject) -> JsonObject | None:

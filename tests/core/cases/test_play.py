@@ -239,6 +239,106 @@ def test_waits_pass_at_once(try_case: Any) -> None:
     assert verdict.seconds < 60
 
 
+WATCHED = {**BLOCK, "verify": {"after": ["5m", "24h"]}}
+SYNC = "m365.block_sign_in on ada@contoso.example, made 24h ago by step block, does not hold any more"
+
+
+def test_later_looks_at_an_effect_are_played(try_case: Any) -> None:
+    """What an answer says of each look is what the watch sees, after the run and in the case's own time."""
+    shown = {"block": {**ANSWERS["block"], "verified": True, "looks": {"24h": False}}}
+    verdict = try_case(
+        {"steps": [GET, WATCHED]},
+        given={"event": EVENT, "answers": {**ANSWERS, **shown}},
+        expect={
+            "status": "succeeded",
+            "took": "0s",
+            "looks": [
+                {"step": "block", "after": "5m", "held": True, "report": None},
+                {"step": "block", "after": "24h", "held": False, "report": SYNC},
+            ],
+        },
+    )
+    assert verdict.wrong == ()
+
+
+def test_a_look_that_cannot_read_the_target_is_tried_again_and_reported(try_case: Any) -> None:
+    """A text instead of true or false is why; an action that cannot tell reports nothing."""
+    shown = {"block": {**ANSWERS["block"], "looks": {"5m": "Graph answered 404"}}}
+    verdict = try_case(
+        {"steps": [GET, WATCHED]},
+        given={"event": EVENT, "answers": {**ANSWERS, **shown}},
+        expect={
+            "looks": [
+                {"step": "block", "after": "5m", "held": None, "report": "cannot be read back: Graph"},
+                {"step": "block", "after": "24h", "held": None, "report": None},
+            ],
+        },
+    )
+    assert verdict.wrong == ()
+
+
+def test_what_others_change_in_the_tenant_is_seen_by_the_looks(try_case: Any) -> None:
+    """A synchronisation opens the account again while a later step waits; looks are made in between."""
+    ada = {"userPrincipalName": "ada@contoso.example"}
+    verdict = try_case(
+        {"steps": [GET, WATCHED, {"id": "rest", "uses": "std.wait", "with": {"duration": "1h"}}]},
+        given={
+            "event": EVENT,
+            "tenant": {"users": [ada]},
+            "meanwhile": [{"after": "2h", "tenant": {"users": [{**ada, "accountEnabled": True}]}}],
+        },
+        expect={
+            "took": "1h",
+            "looks": [
+                {"step": "block", "after": "5m", "held": True},
+                {"step": "block", "after": "24h", "held": False, "report": SYNC},
+            ],
+            "tenant": {"users": {"ada@contoso.example": {"accountEnabled": True}}},
+        },
+    )
+    assert verdict.wrong == ()
+
+
+@pytest.mark.parametrize(
+    ("looks", "said"),
+    [
+        ([], "looks[0]: not expected, was one after 5m at the step block"),
+        ([{"step": "block", "after": "5m", "held": False}], "looks[0].held: expected false, was true"),
+        (
+            [{"step": "block", "after": "5m", "report": "does not hold"}],
+            'looks[0].report: expected "does not hold", was null',
+        ),
+        (
+            [{"step": "block", "after": "5m"}, {"step": "block", "after": "5m"}],
+            "looks[1]: expected one after 5m at the step block, was none",
+        ),
+    ],
+)
+def test_a_look_that_is_not_as_expected_is_told(try_case: Any, looks: list[Any], said: str) -> None:
+    """Each of them fails by itself."""
+    answers = {**ANSWERS, "block": {**ANSWERS["block"], "looks": {"5m": True}}}
+    verdict = try_case(
+        {"steps": [GET, {**BLOCK, "verify": {"after": ["5m"]}}]},
+        given={"event": EVENT, "answers": answers},
+        expect={"looks": looks},
+    )
+    assert verdict.wrong == (said,)
+
+
+def test_what_others_can_change_is_named_where_it_makes_no_sense(try_case: Any) -> None:
+    """A licence does not change in a case."""
+    verdict = try_case(
+        {"steps": [GET]},
+        given={
+            "event": EVENT,
+            "tenant": {"users": [{"userPrincipalName": "ada@contoso.example"}]},
+            "meanwhile": [{"after": "1m", "tenant": {"licence": "e3"}}],
+        },
+        expect={"runs": 1},
+    )
+    assert verdict.wrong == ("meanwhile.tenant.licence: there is no such member; write users, objects",)
+
+
 def test_loops_branches_and_handlers_are_named_as_in_a_plan(try_case: Any) -> None:
     """`block[1]` is the second element; an answer for `block` is for all that have none of their own."""
     verdict = try_case(

@@ -15,6 +15,7 @@ trigger: {uses: std.manual}
 inputs: {limit: {type: integer, default: 1}}
 steps:
   - {id: user, uses: m365.get_user, connection: contoso, with: {user_id: a}}
+  - {id: block, uses: m365.block_sign_in, connection: contoso, with: {user_id: a}, verify: {after: [5m, 24h]}}
   - {id: rest, uses: std.wait, with: {duration: 1s}}
 sinks:
   - {uses: std.jsonl, with: {path: out.jsonl}}
@@ -81,15 +82,27 @@ def findings(bench: Any, tmp_path: Path) -> Any:
         ),
         (
             "expect: {steps: {user: succeeded, other: skipped}}",
-            "tried.yaml:4:39: the playbook has no step 'other'; its steps: user, rest",
+            "tried.yaml:4:39: the playbook has no step 'other'; its steps: user, block, rest",
         ),
         (
             "expect: {effects: [{step: other}]}",
-            "tried.yaml:4:31: the playbook has no step 'other'; its steps: user, rest",
+            "tried.yaml:4:31: the playbook has no step 'other'; its steps: user, block, rest",
         ),
         (
             "expect: {sinks: {intake.forward: events}}",
             "tried.yaml:4:22: the playbook has no sink 'intake.forward'; its sinks: std.jsonl",
+        ),
+        (
+            "given: {answers: {block: {looks: {5min: true}}}}\n    expect: {runs: 1}",
+            "tried.yaml:4:39: the step block is not looked at after 5min; its looks: 5m, 24h",
+        ),
+        (
+            "expect: {looks: [{step: user, after: 5m}]}",
+            "tried.yaml:4:42: the step user is not looked at after 5m; give it `verify: {after: [...]}`",
+        ),
+        (
+            "given: {meanwhile: [{after: 1h, tenant: {}}]}\n    expect: {runs: 1}",
+            "tried.yaml:4:13: no tenant is simulated in the case 'it'; give `tenant: {}`",
         ),
         (
             "expect: {runs: [], status: failed}",

@@ -35,13 +35,13 @@ def test_the_version_is_the_distributions(desk: Any) -> None:
 
 
 def test_help_lists_every_command_with_its_line(desk: Any) -> None:
-    """Our own in the order of use, those of plugins with where they come from."""
+    """Our own in the order of use, then those of plugins, read from their files."""
     said = desk.playbook("--help")
 
     words = [line.split()[0] for line in said.out.partition("Commands:")[2].strip().splitlines()]
     assert (said.code, said.err) == (0, "")
     assert words[:3] == ["run", "up", "plan"]
-    assert re.search(r"\n  sim +\(from the plugin counterplay_sim\)\n", said.out)
+    assert re.search(r"\n  sim +Run the simulated tenant and its intake until Ctrl-C\.\n", said.out)
     assert "130 interrupted" in said.out
 
 
@@ -89,12 +89,15 @@ def test_init_makes_a_workspace_that_checks_and_runs(desk: Any) -> None:
 
     assert first.out == (
         "made    counterplay.yaml\nmade    playbooks/my-first-playbook.yaml\n"
-        "made    .counterplay/playbook.schema.json\nmade    .counterplay/.gitignore\n\n"
+        "made    playbooks/tests/my-first-playbook.yaml\n"
+        "made    .counterplay/playbook.schema.json\nmade    .counterplay/playbook-test.schema.json\n"
+        "made    .counterplay/.gitignore\n\n"
         'Try: echo \'{"hello": "world"}\' | playbook run my-first-playbook --event -\n'
     )
     assert second.out == first.out.replace("made", "kept")
     assert {file: file.read_bytes() for file in before} == before
     assert checked.out == "1 playbook checked, nothing is wrong\n"
+    assert desk.playbook("test", "--fail-under", "100").code == 0
     assert (run.code, (desk.root / "greetings.jsonl").read_text()) == (0, '{"hello": "world"}\n')
     assert (desk.root / ".counterplay").stat().st_mode & 0o777 == 0o700
 

@@ -1,6 +1,8 @@
 """`playbook plugins new`, `import-sekoia`, `lock`, `check`."""
 
 import json
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -71,4 +73,74 @@ def test_a_lock_is_made_and_checked(desk: Any) -> None:
     desk.write("playbooks/p.yaml", "name: p\ntrigger: {uses: std.manual}\nsteps: [{uses: std.stop}]\n")
     refused = desk.playbook("run", "p", "--event", "-", stdin=b"{}")
     assert refused.code == 2
-    assert "the files of the plugin std are other ones than counterplay.lock was made with" in refused.err
+    assert "the plugin std has other files than counterplay.lock was made with" in refused.err
+
+
+@pytest.fixture
+def rings(desk: Any) -> dict[str, str]:
+    """An environment in which the distribution `rings` is installed; each import of it leaves a file."""
+    site = desk.root.parent / "site"
+    (site / "rings_plugin").mkdir(parents=True)
+    (site / "rings_plugin" / "__init__.py").write_text(
+        "from pathlib import Path\n"
+        "from counterplay import Transform, hookimpl\n"
+        "COUNTERPLAY_API = '1.0'\n"
+        "COUNTERPLAY_HOSTS = ('rings.example',)\n"
+        f"Path({str(desk.root / 'imported')!r}).touch()\n"
+        "class Ring(Transform):\n"
+        "    '''Ring.'''\n"
+        "    name = 'ring'\n"
+        "@hookimpl\n"
+        "def counterplay_modules():\n"
+        "    return [Ring]\n"
+    )
+    (site / "rings_plugin" / "schemas").mkdir()
+    (site / "rings_plugin" / "schemas" / "ring.json").write_text('{"type": "object"}')
+    info = site / "rings-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rings\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[counterplay]\nrings = rings_plugin\n")
+    return {**os.environ, "PYTHONPATH": str(site)}
+
+
+def test_a_plugin_outside_the_lock_is_shown_but_never_imported(desk: Any, rings: dict[str, str]) -> None:
+    """`run` and `up` refuse; `plugins check` describes it from its files; `plugins lock` agrees to it."""
+    desk.write("playbooks/p.yaml", "name: p\ntrigger: {uses: std.manual}\nsteps: [{uses: std.stop}]\n")
+    assert desk.playbook("plugins", "lock").code == 0
+
+    def said(*words: str) -> tuple[int, str, str]:
+        with desk.start(*words, env=rings) as process:
+            out, err = process.communicate(timeout=60)
+        return process.returncode, out, err
+
+    refusal = "error: the plugin rings (rings 1.0) is not in counterplay.lock"
+    for words in (("run", "p", "--once"), ("up", "--listen", "127.0.0.1:0"), ("plan", "p", "--live")):
+        code, _, err = said(*words)
+        assert (code, err.partition(";")[0]) == (2, refusal)
+    code, out, err = said("plugins", "check")
+    assert (code, err) == (1, f"{refusal}\n")
+    assert "rings (rings 1.0, API 1.0), not loaded; its files say:\n  hosts: rings.example\n" in out
+    code, _, err = said("list")
+    warning = "warning: the plugin rings (rings 1.0) is not in counterplay.lock, so it was not loaded\n"
+    assert (code, err) == (0, warning)
+    assert not (desk.root / "imported").exists()
+
+    assert said("plugins", "lock")[0] == 0
+    assert (desk.root / "imported").exists()
+    assert said("plugins", "check")[0] == 0
+
+
+def test_a_service_introduces_new_plugins_too(desk: Any, rings: dict[str, str]) -> None:
+    """What one may do and where it goes is on record before `up` uses it, once."""
+    told = []
+    for _ in range(2):
+        with desk.start("up", "--listen", "127.0.0.1:0", env=rings) as process:
+            told.append([])
+            for line in process.stderr:
+                told[-1].append(line)
+                if line.startswith("listening"):
+                    break
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+    assert told[0][:2] == ["rings (rings 1.0, API 1.0)\n", "  hosts: rings.example\n"]
+    assert not [line for line in told[1] if "rings" in line]

@@ -191,6 +191,48 @@ def test_a_plugins_command_that_cannot_be_loaded_spoils_nothing_else(
     assert desk.playbook("list").code == 0
 
 
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("@click.command()\ndef command():\n    'Ring the bell.\\n\\nTwice.'\n", "Ring the bell. (foreign)"),
+        ("@command(help='Ring.')\n@option(help='no')\ndef command():\n    'Other.'\n", "Ring. (foreign)"),
+        ("@click.group('x', short_help='Rings.', help='Other.')\ndef command(): ...\n", "Rings. (foreign)"),
+        ("@click.command(help=TEXT)\ndef command(): ...\n", "(from the plugin foreign_plugin)"),
+        ("command = made()\n", "(from the plugin foreign_plugin)"),
+        ("this is no Python\n", "(from the plugin foreign_plugin)"),
+    ],
+)
+def test_the_help_of_a_plugins_command_is_read_without_importing_it(
+    desk: Any, foreign: Path, code: str, line: str
+) -> None:
+    """From its docstring, or what its decorator says; what is not written out is not guessed."""
+    (foreign / "foreign_plugin.py").write_text(code)
+
+    shown = desk.playbook("--help").out
+
+    assert re.search(rf"\n  foreign +{re.escape(line)}\n", shown), shown
+    assert "foreign_plugin" not in sys.modules
+
+
+def test_a_command_of_a_plugin_outside_the_lock_is_not_imported(desk: Any, foreign: Path) -> None:
+    """Its code would run in a workspace that agreed to other plugins."""
+    (foreign / "foreign_plugin.py").write_text("raise SystemExit(7)")
+    desk.playbook("plugins", "lock")
+
+    said = desk.playbook("foreign")
+
+    assert (said.code, said.err) == (
+        2,
+        "error: the command 'foreign' cannot be used: foreign has no plugin, and so no place in"
+        " counterplay.lock; look at `playbook plugins check`\n",
+    )
+    assert desk.playbook("sim", "--help").code == 0
+    lock = json.loads((desk.root / "counterplay.lock").read_text())
+    lock["plugins"]["sim"]["sha256"] = "0" * 64
+    desk.write("counterplay.lock", json.dumps(lock))
+    assert "the plugin sim has other files than counterplay.lock was made with" in desk.playbook("sim").err
+
+
 def test_a_fault_in_a_command_is_one_line_unless_debug_is_asked_for(desk: Any, foreign: Path) -> None:
     """What nobody foresaw names the error; `--debug`, wherever it stands, shows where."""
     (foreign / "foreign_plugin.py").write_text(

@@ -107,3 +107,33 @@ def test_a_run_that_is_not_there_or_has_not_ended_is_refused(desk: Any) -> None:
     said = desk.playbook("record", run["id"])
     assert said.code == 2
     assert "is waiting; record a run that succeeded or failed" in said.err
+
+
+WATCHED = """\
+name: watched
+trigger: {uses: std.manual}
+steps:
+  - id: block
+    uses: m365.block_sign_in
+    connection: sim
+    with: {user_id: "{{ event.user }}"}
+    verify: {after: [1ms]}
+  - {id: decide, uses: std.approval, with: {question: "Enough?"}}
+"""
+
+
+def test_what_later_looks_showed_is_recorded_and_expected(desk: Any) -> None:
+    """The look was made while the run waited; the test says what it showed."""
+    desk.write("playbooks/watched.yaml", WATCHED)
+    desk.write("event.json", json.dumps(EVENT))
+    assert desk.playbook("run", "watched", "--event", "event.json").code == 3
+    (question,) = desk.playbook("approvals", "--json").data
+    assert desk.playbook("approve", question["id"]).code == 0
+    assert desk.playbook("run", "watched", "--once").code == 0
+
+    said = desk.playbook("record", "r-")
+
+    assert (said.code, said.err) == (0, "")
+    (case,) = yaml.safe_load(said.out)["cases"]
+    assert case["given"]["answers"]["block"]["looks"] == {"1ms": True}
+    assert case["expect"]["looks"] == [{"step": "block", "after": "1ms", "held": True}]

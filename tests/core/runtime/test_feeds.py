@@ -358,8 +358,9 @@ def test_a_source_that_refuses_every_unit_is_blocked_and_blames_none(bench, lab,
     assert len(lab.taken["collect"]) == 30
 
 
-def test_a_missing_secret_is_no_fault_of_a_unit(bench, lab, put) -> None:
+def test_a_missing_secret_is_no_fault_of_a_unit(bench, lab, put, monkeypatch) -> None:
     """The source is blocked; when the secret is there again, everything arrives."""
+    monkeypatch.setattr(reception, "LONGEST_DELAY", 60.0)  # not tried again before anybody saw it
     put(
         "u1", ConfigError("connections.acme.api_key: the environment variable ACME_KEY is not set"), body("a")
     )
@@ -399,6 +400,28 @@ def test_a_page_and_its_cursor_are_stored_together(bench, lab) -> None:
     assert lab.polled[2:] == [{"page": 2}]
     assert sorted(ids(lab.taken["collect"])) == ["a", "b"]
     assert bench.rows("SELECT * FROM cp_spool") == []
+
+
+def test_what_was_left_between_two_pages_is_not_the_end_of_it(bench, lab, monkeypatch) -> None:
+    """A sweep that somebody else began ends with what could be seen then; the source is asked once more."""
+    from lab_plugin import Log
+
+    lab.pages = [Page((b'{"id":"a"}',), {"page": 1}, more=True)]
+    playbook, polls = forward(bench, trigger={"uses": "lab.log"}), Log.poll
+
+    def cut_off(self: Any, context: Any, cursor: Any, since: Any) -> Page:
+        if cursor is not None:
+            raise PermanentError("500: no")
+        return polls(self, context, cursor, since)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "poll", cut_off)
+        assert bench.run(playbook).exit_code == 1
+    lab.pages += [Page((b'{"id":"b"}',), {"page": 2}), Page((b'{"id":"c"}',), {"page": 3})]
+    assert bench.run(playbook).exit_code == 0
+    assert sorted(ids(lab.taken["collect"])) == ["a", "b", "c"]
+    assert bench.run(playbook).exit_code == 0
+    assert lab.polled == [None, {"page": 1}, {"page": 2}, {"page": 3}]
 
 
 def test_a_poll_that_fails_moves_nothing(bench, lab, monkeypatch) -> None:

@@ -106,7 +106,7 @@ def test_it_is_told_once_and_holds_back_no_other_feed(database: Database, subscr
     assert missing.asked == 1
     assert first.failure is None
     assert figures.notices == {
-        "acme.source a unavailable": "acme.source a: unavailable: needs Entra ID P2; asked again each day"
+        "acme.source a: unavailable": "acme.source a: unavailable: needs Entra ID P2; asked again each day"
     }
 
 

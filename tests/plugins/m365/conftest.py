@@ -31,9 +31,10 @@ GRAPH_ROLES = (
 )
 
 
-def jwt(*roles: str, serial: int = 1) -> str:
+def jwt(*roles: str, serial: int = 1, principal: str | None = None) -> str:
     """An access token as Entra ID makes them, unsigned."""
-    claims = base64.urlsafe_b64encode(json.dumps({"roles": roles, "n": serial}).encode()).decode()
+    said = {"roles": roles, "n": serial, **({"oid": principal} if principal else {})}
+    claims = base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
     return f"eyJ0eXAiOiJKV1QifQ.{claims.rstrip('=')}.sig"
 
 
@@ -48,13 +49,14 @@ def feed_error(code: str, message: str) -> dict[str, Any]:
 
 
 class Entra:
-    """The token end-point: `roles` by resource, and how often each was asked for."""
+    """The token end-point: `roles` by resource, whose tokens they are, and how often each was asked for."""
 
     def __init__(self) -> None:
         self.roles = {
             "https://graph.microsoft.com": GRAPH_ROLES,
             "https://manage.office.com": ("ActivityFeed.Read",),
         }
+        self.principal: str | None = None
         self.asked: list[dict[str, str]] = []
 
     def answer(self, request: Any) -> tuple[int, dict[str, str], str]:
@@ -64,7 +66,7 @@ class Entra:
         form = dict(parse_qsl(request.body))
         self.asked.append(form)
         resource = form["scope"].removesuffix("/.default")
-        token = jwt(*self.roles.get(resource, ()), serial=len(self.asked))
+        token = jwt(*self.roles.get(resource, ()), serial=len(self.asked), principal=self.principal)
         body = {"token_type": "Bearer", "expires_in": 3599, "access_token": token}
         return 200, {}, json.dumps(body)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import responses
 
-from counterplay import Context, Event, Gap, Page
+from counterplay import Context, Event, Gap, Page, clock
 from counterplay_m365.triggers import audit_search
 from counterplay_m365.triggers.audit_search import AuditSearch
 
@@ -180,7 +180,29 @@ def test_a_stop_while_the_job_runs_keeps_it(context: Context, wire: responses.Re
 
     page = AuditSearch(SPAN).poll(context, cursor, SINCE)
 
-    assert (page.events, page.cursor, page.more) == ((), cursor, False)
+    assert (page.events, page.cursor, page.more) == ((), cursor, True)
+
+
+def test_what_happens_while_jobs_run_is_for_the_next_time(
+    context: Context, wire: responses.RequestsMock
+) -> None:
+    """Without an end it comes to rest at what was the present, however long the jobs take."""
+    wire.post(JOBS, status=201, json={"id": "j1"})
+    wire.get(f"{JOBS}/j1", json={"status": "succeeded"})
+    wire.get(f"{JOBS}/j1/records", json={"value": [{"id": "a"}]})
+    moment = datetime(2026, 3, 2, 8, tzinfo=UTC)
+
+    def later() -> datetime:
+        nonlocal moment
+        moment += timedelta(minutes=5)
+        return moment
+
+    with clock.read_from(later):
+        events, page = drained(AuditSearch({"start": "2026-03-01T20:00:00Z", "window": "1d"}), context)
+
+    assert events == [{"id": "a"}]
+    assert windows(wire) == [("20:00", "08:10")]
+    assert page.cursor == {"mark": "2026-03-02T08:10:00Z", "version": "v1.0"}
 
 
 def test_records_are_known_by_their_id() -> None:

@@ -468,3 +468,50 @@ def test_domains_that_count_as_inside_are_a_need(workspace: Path) -> None:
     assert refused["grants"] == {"contoso": ["Microsoft Graph: Organization.Read.All"]}
     assert fine["grants"] == {}
     assert "internal" not in [row["about"] for row in fine["findings"]]
+
+
+def hunting(workspace: Path, name: str, query: str, *, default: str | None = None) -> None:
+    """A playbook that hunts with a query, or with one that an input gives."""
+    given = {"type": "string", "description": "KQL.", **({"default": default} if default else {})}
+    (workspace / "playbooks").mkdir(exist_ok=True)
+    (workspace / "playbooks" / f"{name}.yaml").write_text(
+        f"name: {name}\ninputs: {json.dumps({'query': given})}\n"
+        f"trigger: {{uses: m365.hunting, connection: contoso, with: {{query: {json.dumps(query)}}}}}\n"
+        "sinks: [{uses: intake.forward, connection: siem}]\n"
+    )
+
+
+def test_each_query_of_several_playbooks_is_tried(tmp_path: Path) -> None:
+    """One module with two arguments is two needs; the default of an input is what is tried."""
+    with Simulator(tmp_path / ".counterplay", seed=3, plan=Plan(events=20, users=8, licence="e5")) as made:
+        grant(made, [*LICENCES, "ThreatHunting.Read.All"])
+        workspace_of(made, tmp_path)
+        hunting(tmp_path, "a-good-one", "AlertInfo | take 5")
+        hunting(tmp_path, "b-typing-error", "AlertInfo | where Nonsense ==")
+        hunting(tmp_path, "c-of-an-input", "{{ inputs.query }}", default="NoSuchTable | take 1")
+        hunting(tmp_path, "d-without-default", "{{ inputs.query }}")
+        done = call(tmp_path, "--json")
+    close_all()
+
+    found = [row for row in json.loads(done.stdout)["findings"] if row["about"] == "m365.hunting"]
+    assert [(row["ok"], row["playbooks"]) for row in found] == [
+        (True, ["a-good-one", "d-without-default"]),
+        (False, ["b-typing-error"]),
+        (False, ["c-of-an-input"]),
+    ]
+    assert "NoSuchTable" in found[2]["detail"]
+    assert done.exit_code == 1
+
+
+def test_one_playbook_that_is_wrong_does_not_hide_the_others(workspace: Path) -> None:
+    """It is named with its place, the rest is looked at, and the exit code tells of it."""
+    hunting(workspace, "good", "AlertInfo")
+    (workspace / "playbooks" / "broken.yaml").write_text(
+        "name: broken\ntrigger: {uses: m365.hunts}\nsinks: [{uses: std.null}]\n"
+    )
+
+    done = call(workspace)
+
+    assert done.exit_code == 2
+    assert "contoso     m365.hunting" in done.stdout
+    assert re.search(r"^not looked at: \S+broken\.yaml:2:\d+: ", done.stderr, re.MULTILINE), done.stderr

@@ -1,6 +1,7 @@
 """What holds for every action of m365 that is registered, on a simulated tenant, request by request.
 
-Plan and undo through the command are in tests/effects/test_every_effect.py, which covers each as well.
+Plan and undo through whole runs are rules of the conformance kit, to which tests/plugins/test_every_module.py
+holds each action; whole runs that are killed are in tests/effects/test_killed.py.
 """
 
 from __future__ import annotations
@@ -9,22 +10,38 @@ import copy
 import json
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import jsonschema
 import pytest
 from tests.fixtures.graph_contract import Watched
-from tests.fixtures.m365_actions import HOST, NOWHERE, actions, empower, example, inverse, nowhere
+from tests.fixtures.m365_actions import (
+    HOST,
+    NOWHERE,
+    actions,
+    comparable,
+    delete_a_rule,
+    empower,
+    example,
+    inverse,
+    nowhere,
+    reassign,
+    remove_target,
+)
 
-from counterplay import Action, InterruptedWork, StepContext
+from counterplay import Action, EffectIntent, InterruptedWork, StepContext, hookimpl
 from counterplay.budgets import Budgets
 from counterplay.plugins import ModuleInfo
 from counterplay.runtime.effects import EffectRunner, Targets
+from counterplay.runtime.first_write import TRUSTED
+from counterplay.runtime.planning import rehearse, way_back
+from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.runtime.results import Outcome
 from counterplay.store.database import open_database
-from counterplay.store.runs import NewRun, RunStore, StoredEffect, run_id
+from counterplay.store.runs import EffectEnd, Lease, NewRun, RunStore, StoredEffect, run_id
 from counterplay_m365.tenant import Tenant
 from counterplay_sim.digest import state
 from counterplay_sim.faults import Fault, FaultPlan
@@ -48,6 +65,16 @@ NOT_IDEMPOTENT = {
     "m365.comment_incident": "each comment is one more",
     "m365.force_password_change": "another password that nobody knows",
     "m365.revoke_sessions": "sessions are valid from a later time on",
+}
+_RISK = "the risk of a user outlives the user"
+OUTLIVES_ITS_USER = {"m365.confirm_compromised": _RISK, "m365.dismiss_risk": _RISK}
+#: What somebody may do to a target besides the same: an undo has to go back to that.
+OTHERWISE: dict[str, Callable[[Any, dict[str, Any]], None]] = {
+    **{f"m365.{verb}_alert": reassign("alert") for verb in ("assign", "classify", "update")},
+    **{f"m365.{verb}_incident": reassign("incident") for verb in ("assign", "classify", "update")},
+    "m365.delete_inbox_rules": delete_a_rule,
+    "m365.disable_inbox_rules": delete_a_rule,
+    "m365.enable_inbox_rules": delete_a_rule,
 }
 every_action = pytest.mark.parametrize("info", actions(), ids=lambda info: info.uses)
 every_effect = pytest.mark.parametrize("info", EFFECTS, ids=lambda info: info.uses)
@@ -131,6 +158,8 @@ class Attempt:
     arguments: dict[str, Any]
     guardrails: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
+    meanwhile: Callable[[], None] | None = None
+    """What somebody else does between the look at the target and the first write, which waits for long."""
 
     def __post_init__(self) -> None:
         """The journal's entries belong to a run."""
@@ -139,27 +168,46 @@ class Attempt:
         new = NewRun(self.run_id, "tenant", "test", key, {"name": "test"}, b"{}", {}, {}, {})
         with self.ground.runs.database.write() as connection:
             self.ground.runs.add(connection, [new])
+        assert self.ground.runs.begin(self.run_id, 1)
 
     def go(self, stop: threading.Event | None = None) -> Outcome:
         """One attempt. InterruptedWork: `stop` was set meanwhile."""
         action = self.action()
         runs = self.ground.runs
         targets = Targets(runs.database)
-        runner = EffectRunner(HOST, runs, targets, lambda value: value, self.guardrails)
-        with Watched(self.ground.connection, stop=stop, budgets=Budgets(), attempts=3, backoff=0) as http:
+        trusted = TRUSTED if self.meanwhile is None else 0.0
+        runner = EffectRunner(HOST, runs, targets, lambda value: value, self.guardrails, trusted)
+        with (
+            self._in_between(),
+            Watched(self.ground.connection, stop=stop, budgets=Budgets(), attempts=3, backoff=0) as http,
+        ):
             context = StepContext(
                 http=http, connection=self.ground.connection, run_id=self.run_id, step_id="act"
             )
             try:
-                outcome = runner.attempt(self.uses, action, context, "tenant", self.journal())
+                outcome = runner.attempt(
+                    self.uses, action, context, Lease(self.run_id, 1), "tenant", self.journal()
+                )
             finally:
                 assert not http.problems, http.problems[0]
         if outcome.effect is not None:
             with self.ground.runs.database.write() as connection:
-                self.ground.runs.end_effect(
-                    connection, self.run_id, "act", outcome.effect, result=outcome.result, error=outcome.error
-                )
+                end = EffectEnd(outcome.effect, outcome.result, outcome.error)
+                self.ground.runs.end_effect(connection, self.run_id, "act", end)
         return outcome
+
+    @contextmanager
+    def _in_between(self) -> Iterator[None]:
+        """Guards are asked after the look, and before the intent is journalled."""
+        if self.meanwhile is None:
+            yield
+            return
+        somebody = _Somebody(self)
+        HOST._manager.register(somebody)
+        try:
+            yield
+        finally:
+            HOST._manager.unregister(somebody)
 
     def action(self) -> Action:
         from counterplay.language import with_defaults
@@ -172,6 +220,19 @@ class Attempt:
     def journal(self) -> StoredEffect | None:
         """The journal's entry, as a process that comes after this one finds it."""
         return next(iter(self.ground.runs.effects(self.run_id)), None)
+
+
+class _Somebody:
+    """A plugin whose guard has no objection, and does something else the first time that it is asked."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    @hookimpl
+    def counterplay_before_effect(self, intent: EffectIntent) -> None:
+        meanwhile, self._attempt.meanwhile = self._attempt.meanwhile, None
+        if meanwhile is not None and intent.run_id == self._attempt.run_id:
+            meanwhile()
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +296,43 @@ def test_it_does_what_it_says(info: ModuleInfo, attempt: Attempt) -> None:
         assert outcome.verified is True
     else:
         assert attempt.ground.faults.writes == []
+
+
+@every_effect
+def test_a_plan_knows_every_call_beforehand(info: ModuleInfo, attempt: Attempt) -> None:
+    """Nothing is sent, and what the attempt then sends is what was listed, in order, and no more."""
+    before = attempt.ground.state()
+    with PlanningWire(attempt.ground.connection, budgets=Budgets()) as http:
+        context = StepContext(http=http, connection=attempt.ground.connection)
+        _, calls, open_end = rehearse(attempt.action(), context)
+    assert open_end is None
+    assert calls, "the example changes nothing, so it shows nothing"
+    assert attempt.ground.state() == before
+    assert attempt.ground.faults.writes == []
+
+    assert attempt.go().status == "succeeded"
+
+    journalled = attempt.journal()
+    assert journalled is not None
+    assert journalled.calls == calls
+
+
+@every_effect
+def test_what_takes_it_back_brings_the_tenant_back(info: ModuleInfo, attempt: Attempt) -> None:
+    """After the inverse all is as before, but for what an undo cannot bring back, which is named."""
+    before = attempt.ground.state()
+    done = attempt.go()
+    journalled = attempt.journal()
+    assert journalled is not None
+    back = attempt.action().inverse(journalled.before, done.result or {})
+    if back is None:
+        assert way_back(attempt.action(), journalled.before)[1] == "it cannot be taken back"
+        return
+
+    undone = Attempt(attempt.ground, back.uses, back.arguments).go()
+
+    assert undone.status == "succeeded", undone.error
+    assert comparable(info.uses, attempt.ground.state()) == comparable(info.uses, before)
 
 
 @every_effect
@@ -349,6 +447,84 @@ def test_read_only_mode_refuses_it(info: ModuleInfo, attempt: Attempt) -> None:
     assert outcome.status == "failed"
     assert outcome.effect == "refused"
     assert attempt.ground.faults.writes == []
+
+
+@every_effect
+def test_what_somebody_did_meanwhile_is_theirs(info: ModuleInfo, attempt: Attempt) -> None:
+    """The same was done between the look and the write: it is not done twice, and no undo takes it back."""
+    ground = attempt.ground
+    theirs: list[dict[str, Any]] = []
+
+    def somebody() -> None:
+        assert Attempt(ground, info.uses, attempt.arguments).go().status == "succeeded"
+        theirs.append(ground.state())
+
+    attempt.meanwhile = somebody
+    outcome = attempt.go()
+
+    assert outcome.status == "succeeded", outcome.error
+    fits(info, outcome.result)
+    (left,) = theirs
+    if info.uses not in NOT_IDEMPOTENT:
+        assert ground.state() == left
+    effect = attempt.journal()
+    assert effect is not None
+    back = attempt.action().inverse(effect.before, outcome.result or {})
+    assert back is None, "an undo would take back what somebody else did"
+
+
+@pytest.mark.parametrize(
+    "info", [one for one in EFFECTS if one.uses in OTHERWISE], ids=lambda info: info.uses
+)
+@pytest.mark.parametrize("failed_before", [False, True], ids=["while it waited", "between two attempts"])
+def test_another_change_meanwhile_is_what_an_undo_goes_back_to(
+    info: ModuleInfo, attempt: Attempt, failed_before: bool
+) -> None:
+    """The effect is made on what is there by then, and its undo leaves what somebody else changed.
+
+    Targets of the other actions can only be as they are, or as they are to be.
+    """
+    ground = attempt.ground
+    theirs: list[dict[str, Any]] = []
+
+    def somebody() -> None:
+        OTHERWISE[info.uses](ground.tenant, attempt.arguments)
+        theirs.append(ground.state())
+
+    if failed_before:
+        for method in ("PATCH", "POST", "DELETE"):
+            ground.faults.add(Fault(service="graph", method=method, status=403, body=DENIED))
+        assert attempt.go().effect == "failed"
+        ground.faults.clear()
+        somebody()
+    else:
+        attempt.meanwhile = somebody
+    outcome = attempt.go()
+
+    assert outcome.status == "succeeded", outcome.error
+    effect = attempt.journal()
+    assert effect is not None
+    back = attempt.action().inverse(effect.before, outcome.result or {})
+    assert back is not None
+    assert Attempt(ground, back.uses, back.arguments).go().status == "succeeded"
+    (left,) = theirs
+    assert comparable(info.uses, ground.state()) == comparable(info.uses, left)
+
+
+@every_effect
+def test_a_target_that_is_gone_meanwhile_is_not_written_to(info: ModuleInfo, attempt: Attempt) -> None:
+    """Somebody deleted it between the look and the write: the outcome says so, and nothing is sent."""
+    if info.uses in OUTLIVES_ITS_USER:
+        pytest.skip(OUTLIVES_ITS_USER[info.uses])
+    ground = attempt.ground
+    attempt.meanwhile = lambda: remove_target(ground.tenant, attempt.arguments)
+
+    outcome = attempt.go()
+
+    assert outcome.status == "failed", outcome.result
+    assert outcome.effect == "failed"
+    assert any(word in str(outcome.error) for word in ("no user", "not exist", "there is no", "unknown"))
+    assert ground.faults.writes == []
 
 
 @every_effect

@@ -20,16 +20,17 @@ import pytest
 import requests
 import responses
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from tests.fixtures.setup_m365 import addresses, administrators_token, call
 
 from counterplay import BlockedError, Context, Need
 from counterplay.cli import playbook as command
-from counterplay.errors import ConfigError, CounterplayError
+from counterplay.errors import ConfigError
 from counterplay.plugins import PluginHost
 from counterplay.wire import Wire
 from counterplay_m365 import setup
 from counterplay_m365.entra import entra_session
-from counterplay_m365.registration import ADMINISTRATOR_NEEDS, device_code_token
+from counterplay_m365.registration import device_code_token
 from counterplay_m365.setup import least_permissions
 from counterplay_m365.tenant import Tenant
 from counterplay_sim.graph_rules import GraphRules
@@ -50,37 +51,6 @@ def simulator(tmp_path: Path) -> Iterator[Simulator]:
     with made:
         yield made
     close_all()
-
-
-def call(root: Path, *words: str) -> Result:
-    """The command line in a folder; an error that it would print stands in the output."""
-    before = Path.cwd()
-    os.chdir(root)
-    try:
-        result = CliRunner().invoke(command, list(words))
-    finally:
-        os.chdir(before)
-    if isinstance(result.exception, CounterplayError):
-        result.stdout_bytes += str(result.exception).encode()
-    elif result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def administrators_token(simulator: Simulator) -> str:
-    """A Graph token that may register apps, as the simulated tenant gives one."""
-    (tenant,) = simulator._tenants.values()
-    tenant.grants["graph"] = list(ADMINISTRATOR_NEEDS)
-    connection = Tenant("sim", simulator.info()["m365.tenant"])
-    return connection._token_source().bearer("https://graph.microsoft.com")
-
-
-def addresses(simulator: Simulator) -> list[str]:
-    info = simulator.info()["m365.tenant"]
-    words = ["--tenant-id", info["tenant_id"]]
-    for option in ("authority", "graph_url", "activity_url", "ca_file"):
-        words += [f"--{option.replace('_', '-')}", info[option]]
-    return words
 
 
 def test_from_nothing_to_events_in_the_intake(
@@ -223,11 +193,20 @@ def test_what_cannot_work_is_refused_before_anything_is_made(
 ) -> None:
     """A wrong cloud or tenant, a secret in the clear, a file that is not there: by name, and at once."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "no.jwt").write_text("a password, perhaps")
     for words, said in (
         (["--create", "--tenant-id", TENANT, "--cloud", "mars"], "cloud: 'mars'"),
         (["--create", "--tenant-id", "contoso.com"], "tenant_id: 'contoso.com'"),
         (["--tenant-id", TENANT, "--client-id", "x", "--client-secret", "in-the-clear"], "takes a reference"),
         (["--tenant-id", TENANT, "--client-id", "x", "--certificate-file", "none.pem"], "no file none.pem"),
+        (["--tenant-id", TENANT, "--workload-identity-file", "none.jwt"], "no file none.jwt"),
+        (["--tenant-id", TENANT, "--workload-identity-file", "no.jwt"], "no token that names its issuer"),
+        (["--tenant-id", TENANT, "--create", "--managed-identity", "system"], "add --principal-id"),
+        (["--tenant-id", TENANT, "--create", "--client-secret", "${env:A}"], "makes no client secret"),
+        (
+            ["--tenant-id", TENANT, "--managed-identity", "system", "--client-secret", "${env:A}"],
+            "--client-secret and --managed-identity are both given",
+        ),
     ):
         done = call(tmp_path, "connections", "setup", "m365.tenant", *words)
 

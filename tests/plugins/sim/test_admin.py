@@ -13,7 +13,6 @@ import pytest
 import requests
 
 import counterplay_sim
-from counterplay.hookspecs import Invocation
 from counterplay_sim import admin
 from counterplay_sim.attach import ask, close_all
 from counterplay_sim.clock import Clock
@@ -133,7 +132,7 @@ def test_each_tenant_is_a_connection(tmp_path: Path) -> None:
             assert [offer.name for offer in offers] == ["sim", "sim", "sim-2", "sim-2", "sim-3", "sim-3"]
             second = offers[2].open()
             assert second == running.info["tenants"][1]["m365.tenant"]
-            counterplay_sim.counterplay_invocation_finished(Invocation("x", ("sim-2",), True, {}))
+            running.admin("POST", "/finish?tenant=2")
             ids = [one["m365.tenant"]["tenant_id"] for one in running.info["tenants"]]
             finished = [running.oracle().verdict(key).finished for key in ids]
             assert finished == [False, True, False]

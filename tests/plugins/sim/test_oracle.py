@@ -52,6 +52,21 @@ def test_missing_repeated_and_altered_events_are_named(
         assert key in line
 
 
+def test_a_reader_of_one_content_type_is_judged_by_that_one(
+    simulator: Any, client: Any, bodies: dict[str, bytes]
+) -> None:
+    """What it did not ask for is not missing, and what it lost of its own is."""
+    exchange = sorted(key for key, body in bodies.items() if json.loads(body)["RecordType"] in (1, 2, 3, 50))
+    lost, *rest = exchange
+    client.send(*(bodies[key] for key in rest))
+
+    events = simulator.oracle().verdict(content_types=["Audit.Exchange"]).events
+
+    assert 0 < len(exchange) < len(bodies)
+    assert (events.offered, events.arrived) == (len(exchange), len(rest))
+    assert events.missing == (lost,)
+
+
 def test_arrivals_are_told_apart(simulator: Any, client: Any) -> None:
     """Alerts, outcomes of runs and anything else do not count as audit events."""
     alert = next(iter(simulator.tenant.alerts.values()))
