@@ -192,13 +192,13 @@ class Listing:
         late = window.end <= min(self.marks.values())
         while units := list(islice(found, _RECORDED_AT_ONCE)):  # an hour may hold thousands
             added = self._store.record_listing(self._feed_id, window.start, units, late=late)
+            made = [one.created for one in units if one.created is not None]
+            self.newest = max(made if self.newest is None else [*made, self.newest], default=None)
             self._figures.add("listed", added)
             if added:
                 if late:
                     self._figures.add("late", added)
                 self._found()
-            made = [one.created for one in units if one.created is not None]
-            self.newest = max(made if self.newest is None else [*made, self.newest], default=None)
         self._figures.add("listings")
 
     def _move(self, seen: Iterable[Window]) -> None:
