@@ -147,6 +147,7 @@ class Watcher:
                 stop=self._stop,
                 run_id=effect.run_id,
                 step_id=effect.step_id,
+                internal=self._opener.inside(connection),
             )
             return action.verify(context, effect.before, effect.result or {})
 
