@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from xml.etree import ElementTree
 
@@ -144,7 +145,7 @@ def test_watching_runs_again_when_a_file_changes(written: Any) -> None:
 
 def _summary(process: Any) -> str:
     for line in process.stdout:
-        if " cases in " in line:
+        if re.match(r"\d+ cases? in ", line):
             return str(line)
     raise AssertionError(process.stderr.read())
 
