@@ -101,6 +101,7 @@ class Attempts:
             playbook=run.playbook,
             step_id=step.id,
             attempt=row.attempts,
+            internal=self._opener.inside(connection),
         )
         tenant = connection.tenant if connection is not None else run.tenant
         if isinstance(module, Control):
