@@ -172,7 +172,6 @@ class Units:
                 reason,
                 unit=row.unit_key,
                 start=row.created,
-                end=row.expires,
             )
             if sample:
                 bury(connection, [DeadLetter(reason, sample, unit_id=unit_id)])
