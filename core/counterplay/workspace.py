@@ -201,8 +201,11 @@ class Workspace:
 
     def playbooks(self) -> dict[str, Path | Traversable]:
         """Playbook files by name: the shipped ones, then the workspace's, which win."""
-        own = _playbook_files(self.root / "playbooks") if self.root else {}
-        return dict(sorted({**self.shipped, **own}.items()))
+        return dict(sorted({**self.shipped, **self.own_playbooks()}.items()))
+
+    def own_playbooks(self) -> dict[str, Path | Traversable]:
+        """The workspace's playbook files by name."""
+        return _playbook_files(self.root / "playbooks") if self.root else {}
 
     @cached_property
     def shipped(self) -> dict[str, Path | Traversable]:

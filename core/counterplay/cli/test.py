@@ -202,7 +202,7 @@ def _covered(
     names = {file.playbook: path for path, file in files.items()}
     if not chosen.names:
         workspace = bench.workspace
-        own = [name for name in workspace.playbooks() if name not in workspace.shipped]
+        own = workspace.own_playbooks()
         for name in own if own and not chosen.everything else workspace.playbooks():
             names.setdefault(name, Path("."))
     for name, beside in sorted(names.items()):

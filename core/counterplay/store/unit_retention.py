@@ -3,7 +3,7 @@
 A unit goes when it was read as a whole, every subscriber acknowledged it long ago, and its source cannot list
 it again: what is listed and not known would be collected a second time. So a source that never says until
 when it gives something keeps its units. Quarantined and lost units, those with broken elements or dead
-letters, gaps and losses are evidence, and stay.
+letters, those that nobody had when their subscription was ended, gaps and losses are evidence, and stay.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def _batches(connection: sa.Connection, before: datetime) -> Iterator[Sequence[i
     )
     owed = sa.select(subscription.c.playbook).where(
         subscription.c.feed_id == unit.c.feed_id,
+        subscription.c.ended.is_(None),
         sa.or_(unit.c.created.is_(None), unit.c.created >= subscription.c.since),
         ~done.where(acknowledgement.c.at < limit).correlate(unit, subscription).exists(),
     )
@@ -68,6 +69,7 @@ def _batches(connection: sa.Connection, before: datetime) -> Iterator[Sequence[i
             unit.c.fetched < limit,
             # a page has no window, and is never listed; what a source lists, it may list until it expires
             sa.or_(unit.c.window.is_(None), unit.c.expires < expired),
+            sa.select(acknowledgement.c.unit_id).where(acknowledgement.c.unit_id == unit.c.id).exists(),
             ~owed.correlate(unit).exists(),
             ~sa.select(dead_letter.c.id).where(dead_letter.c.unit_id == unit.c.id).exists(),
             # the last one of a feed may be polled again, where nothing new came

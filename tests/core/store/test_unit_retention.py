@@ -136,6 +136,18 @@ def test_a_unit_stays_until_each_of_its_subscribers_has_it(feeds: FeedStore, fee
     assert delete_old_units(feeds.database, now() - LIMIT) == 3
 
 
+def test_whoever_ended_a_subscription_is_owed_nothing(feeds: FeedStore, feed_id: int) -> None:
+    """What it never had, and nobody else, is evidence of that, and stays."""
+    change(feeds, "DELETE FROM cp_acknowledgement WHERE unit_id = 1")
+    feeds.subscribe(KEY, "ended", THEN)
+    assert delete_old_units(feeds.database, now() - LIMIT) == 0
+    with feeds.database.write() as connection:
+        assert feeds.end(connection, "ended", [feed_id]) == feeds.end(connection, "a", [feed_id]) == [feed_id]
+
+    assert delete_old_units(feeds.database, now() - LIMIT) == 2
+    assert left(feeds) == ["u0", "last"]
+
+
 def test_pages_go_by_age_alone_and_gaps_stay(feeds: FeedStore, feed_id: int) -> None:
     """A page is never listed; a gap is evidence, and so is the note of a loss."""
     change(feeds, 'UPDATE cp_unit SET "window" = NULL, expires = NULL')
