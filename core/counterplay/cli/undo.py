@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from counterplay.cli.output import json_option, print_json
+from counterplay.cli.output import json_option, print_json, say
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def undo(run_id: str, numbers: tuple[int, ...], force: bool, only_plan: bool, as
     code = 0
     if able:
         with signals(stop):
-            carried = carry_out(opener, made.playbook, [made], stop, lambda text: click.echo(text, err=True))
+            carried = carry_out(opener, made.playbook, [made], stop, lambda text: say(text, err=True))
         code = carried.exit_code
         report = _steps(opener, made.id, able)
         if any(one["status"] == "failed" for one in report):
@@ -78,12 +78,12 @@ def undo(run_id: str, numbers: tuple[int, ...], force: bool, only_plan: bool, as
     if as_json:
         print_json({"run": made.id if able else None, "undoes": run.id, "exit_code": code, "effects": report})
     else:
-        click.echo(click.style(f"undo of {run.id} ({run.playbook})", bold=True))
+        say(f"undo of {run.id} ({run.playbook})", bold=True)
         for line in report:
             why = f": {line['why']}" if line["why"] else ""
-            click.echo(f"  {line['uses']} on {line['on']}: {line['status']}{why}")
+            say(f"  {line['uses']} on {line['on']}: {line['status']}{why}")
         if able:
-            click.echo(f"  `playbook runs show {made.id}` shows what was sent")
+            say(f"  `playbook runs show {made.id}` shows what was sent")
     sys.exit(code)
 
 
@@ -134,9 +134,9 @@ def print_prospects(store: RunStore, run: StoredRun) -> None:
     click.echo()
     for one in reversed(prospects(PluginHost.load(), effects)):
         how = f"can be taken back by {one.inverse.uses}" if one.inverse is not None else str(one.why)
-        click.echo(f"  {one.effect.uses} on {_whom(one.effect)}: {how}")
+        say(f"  {one.effect.uses} on {_whom(one.effect)}: {how}")
     for look in WatchStore(store.database).of_run(run.id):
-        click.echo(f"  {look.step_id} looked at after {look.after}: {look.detail or f'due {look.due[:19]}Z'}")
+        say(f"  {look.step_id} looked at after {look.after}: {look.detail or f'due {look.due[:19]}Z'}")
 
 
 def effects_of(store: RunStore, run_id: str) -> list[StoredEffect]:
@@ -202,4 +202,4 @@ def _show_plan(
     print_plan(plan)
     for place, one in enumerate(chosen):
         how = f"taken back by {one.inverse.uses}" if one.inverse is not None else f"not taken back: {one.why}"
-        click.echo(f"  effect {numbered[place]}: {one.effect.uses} on {_whom(one.effect)}: {how}")
+        say(f"  effect {numbered[place]}: {one.effect.uses} on {_whom(one.effect)}: {how}")
