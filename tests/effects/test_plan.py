@@ -102,6 +102,7 @@ def test_guards_are_heard_in_a_plan(bench: Any, block: Callable[..., Any]) -> No
     bench.write(block(user["id"], id="block"))
 
     assert by_step(bench.plan())["block"]["guard"].startswith("refuses: ")
+    assert bench.call("plan", "test", "--event", str(bench.root / "event.json")).exit_code == 1
 
 
 def test_the_text_names_people_calls_permissions_and_the_way_back(

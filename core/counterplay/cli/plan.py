@@ -71,7 +71,7 @@ def plan(
     and are not sent. What depends on an unsent write, on an approval or on a wait is listed with its
     condition. `--json` makes a file that `playbook run NAME --plan-file FILE` carries out.
 
-    Exits 0, or 1 when a step would fail, 2 when the input is invalid.
+    Exits 0, or 1 when a step would fail or a guard would refuse it, 2 when the input is invalid.
     """
     make_plans(name, event_file, live, limit, inputs, connections, as_json)
 
@@ -116,7 +116,7 @@ def make_plans(
             print_plan(one_plan)
         if not plans:
             click.echo("nothing to plan for: no event is there, or passes the filter")
-    if any(step.does == "fails" for one_plan in plans for step in one_plan.steps):
+    if any(step.would_fail for one_plan in plans for step in one_plan.steps):
         raise SystemExit(1)
 
 

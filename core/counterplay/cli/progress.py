@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from counterplay.cli.output import counted, say, visible
+from counterplay.runtime.figures import told
 
 if TYPE_CHECKING:
     from counterplay.runtime.opening import Opener
@@ -137,20 +138,6 @@ def print_summary(name: str, ended: Ended, mask: Callable[[str], str]) -> None:
         say(f"  {mask(line)}")
     for line in told(ended.notices):
         say(f"  ! {mask(line)}", fg="yellow")
-
-
-def told(notices: Mapping[str, str]) -> list[str]:
-    """Notices as lines: what is true of several things (feeds that one secret opens) is said once."""
-    about: dict[str, list[str]] = {}
-    for name, text in sorted(notices.items()):
-        about.setdefault(text, []).append(name)
-    return [text if names[0] in text else f"{_listed(names)}: {text}" for text, names in about.items()]
-
-
-def _listed(names: list[str]) -> str:
-    if len(names) < 3:
-        return " and ".join(names)
-    return f"{names[0]} and {len(names) - 1} others"
 
 
 class _OneLine(logging.Formatter):

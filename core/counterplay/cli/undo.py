@@ -13,6 +13,7 @@ from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
     from counterplay.runtime.opening import Opener
+    from counterplay.runtime.plans import PlannedStep
     from counterplay.runtime.undo import Prospect
     from counterplay.store.runs import RunStore, StoredEffect, StoredRun
 
@@ -187,8 +188,15 @@ def _show_plan(
     from counterplay.events import Event
     from counterplay.language import from_document
     from counterplay.runtime.planning import Planner
+    from counterplay.runtime.undo import Undone
 
-    planner = Planner(opener, from_document(document, opener.host), {}, {})
+    planner = Planner(
+        opener,
+        from_document(document, opener.host),
+        {},
+        {},
+        terms=lambda step_id: Undone.of(meta, step_id, opener),
+    )
     shown = {key: value for key, value in meta.items() if not key.startswith("_")}
     plan = planner.plan(Event(event, shown), str(meta.get("tenant", "")))
     left = [
@@ -198,8 +206,20 @@ def _show_plan(
     ]
     if as_json:
         print_json({"plan": plan.to_document(), "not_taken_back": left})
-        return
-    print_plan(plan)
-    for place, one in enumerate(chosen):
-        how = f"taken back by {one.inverse.uses}" if one.inverse is not None else f"not taken back: {one.why}"
-        say(f"  effect {numbered[place]}: {one.effect.uses} on {_whom(one.effect)}: {how}")
+    else:
+        print_plan(plan)
+        steps = iter(plan.steps)
+        for place, one in enumerate(chosen):
+            how = _prospect(one, next(steps) if one.inverse is not None else None)
+            say(f"  effect {numbered[place]}: {one.effect.uses} on {_whom(one.effect)}: {how}")
+    if any(step.would_fail for step in plan.steps):
+        sys.exit(1)
+
+
+def _prospect(one: Prospect, step: PlannedStep | None) -> str:
+    """What would become of one effect; `step` is that of the plan which takes it back."""
+    if step is None or one.inverse is None:
+        return f"not taken back: {one.why}"
+    if step.would_fail:
+        return f"not taken back: {step.note or step.guard}"
+    return "is as before already" if step.does == "skipped" else f"taken back by {one.inverse.uses}"
