@@ -1,24 +1,27 @@
 """How fast a page of alerts is contained: `python benchmarks/containment.py [--alerts 500]`.
 
-A simulated tenant, a process of its own, gets so many alerts in one page, each with an account of its own
-that is compromised, and keeps Microsoft's limits as documented. One worker runs the playbook for all of
-them, with guardrails raised. Told are the seconds from the first change to the last by the simulated
-service's clock, the seconds that the whole run took, how often the service refused for its limits (429),
-and how many of the accounts are blocked. Nothing is asserted: machines differ.
+A simulated tenant, a process of its own, was attacked so many times, each time another account, and lists
+the alerts of all attacks in one page; it keeps Microsoft's limits as documented. One worker runs the shipped
+playbook `contain-compromised-account` for all of them, with guardrails raised; nothing in it asks Identity
+Protection. The oracle judges each attack: no session, rule, sign-in method or device of the attacker's left,
+the account blocked, the evidence there, and nobody else touched. Told are the seconds from the first change
+to the last by the simulated service's clock, the seconds that the whole run took, how often the service
+refused for its limits (429), how often a limit was waited for beforehand, what worker and service took of
+the processor, and how many changes of which kind the service made. Nothing is asserted: machines differ.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import resource
 import sqlite3
 import sys
 import tempfile
 import threading
 import time
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,96 +34,52 @@ from counterplay.runtime.session import Session, Task
 from counterplay.store.database import open_database
 from counterplay.store.runs import RunStore
 from counterplay.workspace import Workspace
-from counterplay_sim.clock import stamp
-from counterplay_sim.digest import state
 from counterplay_sim.grants import known
+from counterplay_sim.graph.users import PRIVILEGED_AUTHENTICATION_ADMINISTRATOR
 from counterplay_sim.simulator import FOLDER
 from counterplay_sim.store import FILE
-from counterplay_sim.testing import Plan, Simulator, simulator_process
+from counterplay_sim.testing import Plan, Simulator, Verdict, simulator_process
 
-PLAYBOOK = """
-name: contain-page
-trigger: {uses: m365.alerts, connection: contoso, with: {severity: [high], poll_interval: 1s}}
-filter: event.title == "Containment benchmark"
-steps:
-  - id: user
-    uses: m365.get_user
-    with: {user_id: "{{ event.evidence | m365_users | first }}"}
-  - {id: block, uses: m365.block_sign_in, with: {user_id: "{{ steps.user.result.id }}"}}
-  - {id: revoke, uses: m365.revoke_sessions, with: {user_id: "{{ steps.user.result.id }}"}}
-  - {id: rules, uses: m365.disable_inbox_rules, with: {user_id: "{{ steps.user.result.id }}"}}
-"""
+NAME = "contain-compromised-account"
+FILE_OF = Path(__file__).resolve().parents[1] / "playbooks" / f"{NAME}.yaml"
+#: Attacks that the playbook answers: their attackers left sessions, rules, sign-in methods.
+ATTACKS = ("account-takeover", "mfa-fatigue", "aitm-token-theft", "password-spray", "mass-download")
+STRICTNESS = {"graph": {"synced_users": "accept"}}
 RAISED = {"effects_per_hour": {"*": 1_000_000}, "runs_per_hour": {"*": 1_000_000}}
 
 
-def prepare(folder: Path, alerts: int) -> list[str]:
-    """Invent the tenant and its alerts; the accounts that they name."""
-    plan = Plan(events=500, users=alerts + alerts // 3 + 40, rules=alerts * 2)
+def prepare(folder: Path, alerts: int) -> None:
+    """Invent the tenant and its attacks. Its app may do everything, to administrators too."""
+    names = tuple(ATTACKS[number % len(ATTACKS)] for number in range(alerts))
+    plan = Plan(events=500, users=alerts + 60, scenarios=names)
     with Simulator(folder, seed=17, plan=plan) as simulator:
-        (tenant,) = simulator.tenants
+        tenant = simulator.tenant
         tenant.set_grants({service: sorted(names) for service, names in known().items()})
-        held = {one["principalId"] for one in tenant.objects["roleAssignment"].values()}
-        for group in tenant.objects["group"].values():
-            held |= set(group.get("@sim.members", ())) if group.get("isAssignableToRole") else set()
-        users = [
-            one
-            for key, one in sorted(tenant.users.items())
-            if key not in held and not one.get("onPremisesSyncEnabled") and one.get("accountEnabled")
-        ][:alerts]
-        template = next(iter(tenant.alerts.values()))
-        at = tenant.clock.now() - timedelta(minutes=5)
-        for number, user in enumerate(users):
-            tenant.alerts.put(f"cb{number:06d}", _alert(template, number, user, at))
-        return [user["id"] for user in users]
-
-
-def _alert(template: dict[str, Any], number: int, user: dict[str, Any], at: datetime) -> dict[str, Any]:
-    moment = stamp(at + timedelta(milliseconds=number), 7)
-    account = {
-        "accountName": user["userPrincipalName"].partition("@")[0],
-        "azureAdUserId": user["id"],
-        "userPrincipalName": user["userPrincipalName"],
-        "displayName": user["displayName"],
-    }
-    evidence = {
-        "@odata.type": "#microsoft.graph.security.userEvidence",
-        "createdDateTime": moment,
-        "verdict": "malicious",
-        "remediationStatus": "none",
-        "remediationStatusDetails": None,
-        "roles": ["compromised"],
-        "detailedRoles": [],
-        "tags": [],
-        "userAccount": account,
-    }
-    made = {name: value for name, value in copy.deepcopy(template).items() if not name.startswith("@")}
-    return {
-        **made,
-        "id": f"cb{number:06d}",
-        "title": "Containment benchmark",
-        "status": "new",
-        "severity": "high",
-        "createdDateTime": moment,
-        "lastUpdateDateTime": moment,
-        "evidence": [evidence],
-    }
+        (app,) = tenant.objects["servicePrincipal"].where("appId", tenant.client_id)
+        role = {
+            "id": "the-apps-own-role",
+            "principalId": app["id"],
+            "roleDefinitionId": PRIVILEGED_AUTHENTICATION_ADMINISTRATOR,
+            "directoryScopeId": "/",
+            "appScopeId": None,
+        }
+        tenant.objects["roleAssignment"].put(role["id"], role)
 
 
 def contain(root: Path, info: dict[str, Any]) -> dict[str, Any]:
     """Run the playbook once over all alerts; what it took."""
-    (root / "playbooks").mkdir()
-    (root / "playbooks" / "contain-page.yaml").write_text(PLAYBOOK)
-    connections = {"contoso": {"uses": "m365.tenant", **info["m365.tenant"]}}
+    kinds = {"contoso": "m365.tenant", "siem": "intake.key"}
+    connections = {name: {"uses": kind, **info[kind]} for name, kind in kinds.items()}
     settings = {"connections": connections, "guardrails": RAISED}
     (root / "counterplay.yaml").write_text(yaml.safe_dump(settings))
     host = PluginHost.load()
     workspace, stop = Workspace(host, root), threading.Event()
     opener = Opener(workspace, stop)
-    loaded = load(root / "playbooks" / "contain-page.yaml", host, workspace)
+    loaded = load(FILE_OF, host, workspace)
     assert isinstance(loaded, Playbook), loaded
     began = time.monotonic()
     task = Task(loaded, loaded.inputs_from({}))
-    ended = Session(opener, "contain-page", [task], once=True, stop=stop).run()
+    ended = Session(opener, NAME, [task], once=True, stop=stop).run()
     took = time.monotonic() - began
     database = open_database(workspace.store_url)
     with closing(database):
@@ -145,29 +104,43 @@ def seconds_at_the_service(folder: Path) -> float:
     return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
 
 
-def contained(folder: Path, users: list[str]) -> int:
-    """How many of the accounts are blocked."""
-    found = state(folder)
-    return sum(found[f"user/{one}"]["accountEnabled"] is False for one in users)
+def effects(folder: Path) -> dict[str, int]:
+    """How many changes of which kind the tenant's journal holds."""
+    with closing(sqlite3.connect(f"file:{folder / FOLDER / FILE}?mode=ro", uri=True)) as database:
+        rows = database.execute("SELECT action, count(*) FROM journal GROUP BY action ORDER BY action")
+        return dict(rows.fetchall())
+
+
+def judged(verdict: Verdict) -> dict[str, Any]:
+    """What the oracle says: how many attacks are contained, and what else was changed."""
+    return {
+        "contained": f"{sum(chain.contained for chain in verdict.chains)} of {len(verdict.chains)}",
+        "left": [str(chain) for chain in verdict.chains if not chain.contained][:5],
+        "collateral": list(verdict.collateral)[:5],
+        "harmless_rules_off": list(verdict.harmless_rules_off)[:5],
+    }
 
 
 def main() -> None:
     """Print the figures as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--alerts", type=int, default=500)
-    parser.add_argument(
-        "--slots", type=int, default=0, help="runs at once; the program's own choice by default"
-    )
     given = parser.parse_args()
+    figures: dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         state_dir, root = Path(folder) / "tenant", Path(folder) / "workspace"
         root.mkdir()
-        users = prepare(state_dir, given.alerts)
+        prepare(state_dir, given.alerts)
         with simulator_process(state_dir) as simulator:
-            simulator.admin("POST", "/strictness", {"alerts_page": given.alerts + 1000})
+            simulator.admin("POST", "/strictness", STRICTNESS | {"alerts_page": given.alerts + 1000})
+            began = time.process_time()
             figures = contain(root, simulator.info)
+            figures["worker_processor_seconds"] = round(time.process_time() - began, 1)
+            verdict = simulator.oracle().verdict()
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        figures["service_processor_seconds"] = round(children.ru_utime + children.ru_stime, 1)
         figures["seconds_at_the_service"] = round(seconds_at_the_service(state_dir), 1)
-        figures["contained"] = f"{contained(state_dir, users)} of {len(users)}"
+        figures.update(judged(verdict), effects=effects(state_dir))
     sys.stdout.write(json.dumps(figures) + "\n")
 
 

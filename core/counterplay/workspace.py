@@ -42,10 +42,11 @@ class ConnectionEntry:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long rows are kept after their run ended: the runs themselves, and the engine's own."""
+    """How long rows are kept: runs and the engine's own after their end, units once all acknowledged them."""
 
     runs: timedelta = timedelta(days=365)
     engine: timedelta = timedelta(days=7)
+    units: timedelta = timedelta(days=365)
 
 
 def shown(file: object) -> Path:
@@ -132,7 +133,7 @@ class Workspace:
 
     @cached_property
     def retention(self) -> Retention:
-        """How long ended runs are kept."""
+        """How long ended runs and delivered units are kept."""
         given = {key: parse_duration(value) for key, value in (self.config.get("retention") or {}).items()}
         return Retention(**given)
 
@@ -200,8 +201,11 @@ class Workspace:
 
     def playbooks(self) -> dict[str, Path | Traversable]:
         """Playbook files by name: the shipped ones, then the workspace's, which win."""
-        own = _playbook_files(self.root / "playbooks") if self.root else {}
-        return dict(sorted({**self.shipped, **own}.items()))
+        return dict(sorted({**self.shipped, **self.own_playbooks()}.items()))
+
+    def own_playbooks(self) -> dict[str, Path | Traversable]:
+        """The workspace's playbook files by name."""
+        return _playbook_files(self.root / "playbooks") if self.root else {}
 
     @cached_property
     def shipped(self) -> dict[str, Path | Traversable]:

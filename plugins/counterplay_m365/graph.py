@@ -55,7 +55,9 @@ class Graph:
         """The chosen properties of a user. GoneError: there is none."""
         url = self._url(user_path(user_id), {"$select": ",".join(select)})
         response = self._of_user(user_id, "GET", url, needs="User.Read.All")
-        return content_object(response, f"{GRAPH}, asked for the user {user_id!r},")
+        found = content_object(response, f"{GRAPH}, asked for the user {user_id!r},")
+        self._tenant.remember({"userPrincipalName": user_id, **found} if "@" in user_id else found)
+        return found
 
     def object_id(self, user_id: str) -> str:
         """The object id of a user, for calls that take no name. GoneError: there is no such user."""

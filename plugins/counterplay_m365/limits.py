@@ -6,8 +6,8 @@ https://learn.microsoft.com/graph/throttling-limits, and for Defender for Endpoi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from urllib.parse import parse_qs, urlsplit
+from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from counterplay import Limit
 
@@ -26,19 +26,29 @@ _MAILBOX = re.compile(r"/users(?:/|\(')([^/']+)(?:'\))?/mail(?:Folders|boxSettin
 _DEFENDER = "/api/machine"
 
 
-def of(method: str, address: str, tenant: str, app: str, scale: float) -> Sequence[Limit]:
+def of(
+    method: str,
+    address: str,
+    tenant: str,
+    app: str,
+    scale: float,
+    mailbox: Callable[[str], str] = str,
+) -> Sequence[Limit]:
     """The limits that a request counts against, narrowest first; `address` follows the base address.
 
-    Identity and access reads are taken to be those of a small tenant, as nothing tells its size.
+    Identity and access reads are taken to be those of a small tenant, as nothing tells its size. `mailbox`
+    gives one name to a mailbox whose user goes by several.
     """
     parts = urlsplit(address)
-    found = _of(method, parts.path, parts.query, tenant, app)
+    found = _of(method, parts.path, parts.query, tenant, app, mailbox)
     return [
         Limit(one.name, one.units * scale, one.seconds, one.cost, one.at_once, one.share) for one in found
     ]
 
 
-def _of(method: str, path: str, query: str, tenant: str, app: str) -> Iterator[Limit]:
+def _of(
+    method: str, path: str, query: str, tenant: str, app: str, named: Callable[[str], str]
+) -> Iterator[Limit]:
     mine = f"{app} in {tenant}"
     if _DEFENDER in path:
         yield Limit(f"Defender machines of {tenant}", 100, 60)
@@ -47,7 +57,7 @@ def _of(method: str, path: str, query: str, tenant: str, app: str) -> Iterator[L
     path = re.sub(r"^/(v1\.0|beta)", "", path)
     mailbox = _MAILBOX.match(path)
     if mailbox is not None:
-        name = f"mailbox {mailbox[1].lower()} for {mine}"
+        name = f"mailbox {named(unquote(mailbox[1]).lower())} for {mine}"
         yield Limit(name, 10_000, 600)
         yield Limit(f"{name}, at once", at_once=4)
     elif path == "/security/runHuntingQuery":

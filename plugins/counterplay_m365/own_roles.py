@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from counterplay import Context
-from counterplay_m365.entra import principal
 from counterplay_m365.roles import Roles
 from counterplay_m365.tenant import GRAPH, tenant
 
@@ -33,6 +32,8 @@ def own_roles(context: Context) -> frozenset[str] | None:
 
     BlockedError: the app may not read role assignments.
     """
+    from counterplay_m365.entra import principal  # MSAL costs more than naming all modules
+
     own = principal(tenant(context).token(GRAPH))
     if own is None:
         return None

@@ -9,6 +9,7 @@ from counterplay import Context, Need
 from counterplay_m365.following import GraphTrigger
 from counterplay_m365.graph import Graph
 from counterplay_m365.sweeps import stamp
+from counterplay_m365.times import floor
 from counterplay_m365.triggers.alerts import Alerts
 from counterplay_m365.triggers.directory_audits import DirectoryAudits
 from counterplay_m365.triggers.incidents import Incidents
@@ -54,5 +55,5 @@ def _query(need: Need) -> str:
 
 
 def _last_minute(context: Context) -> str:
-    now = context.now()
+    now = floor(context.now())
     return f"{stamp(now - timedelta(minutes=1))}/{stamp(now)}"

@@ -108,7 +108,7 @@ def _begun(
     revisited = _moment(cursor, "revisited") if "revisited" in cursor else mark
     deep = now - revisited >= REVISIT_EVERY
     start = mark - (max(recipe.revisit, recipe.overlap) if deep else recipe.overlap)
-    goal = max(goal, stamp(mark))  # a clock that was set back moves no mark back
+    goal = stamp(max(now, mark))  # a clock that was set back moves no mark back
     return {
         "mark": stamp(mark),
         "revisited": stamp(now if deep else revisited),
@@ -156,5 +156,10 @@ def _moment(state: Mapping[str, Any], name: str) -> datetime:
 
 
 def stamp(moment: datetime) -> str:
-    """`2026-03-02T08:00:00Z`, whole seconds."""
-    return f"{times.stamp(moment.astimezone(UTC))}Z"
+    """`2026-03-02T08:00:00Z`, or with milliseconds where there are some.
+
+    A goal that is cut to the second would leave out what happened within it, and can be seen already.
+    """
+    moment = moment.astimezone(UTC)
+    thousandths = moment.microsecond // 1000
+    return f"{times.stamp(moment)}{f'.{thousandths:03d}' if thousandths else ''}Z"

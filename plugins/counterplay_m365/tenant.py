@@ -16,6 +16,7 @@ from counterplay import (
     Context,
     CounterplayError,
     Diagnosis,
+    JsonObject,
     Limit,
     Need,
     Verdict,
@@ -37,6 +38,7 @@ ENDPOINT = "Defender for Endpoint"
 SERVICES = {GRAPH: GRAPH, "Office 365 Management APIs": ACTIVITY, ENDPOINT: ENDPOINT}
 REQUESTS_PER_MINUTE = 2000  #: what the audit feed grants a tenant at least; more with seats and E5
 _FOR_LONG = 15 * 60.0
+_REMEMBERED = 10_000  # names of users
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -77,6 +79,7 @@ class Tenant(Connection):
         self._credential = credential(name, settings, self.secret)
         self._tokens: Tokens | None = None
         self._refusals: dict[str, tuple[int, float]] = {}
+        self._ids: dict[str, str] = {}
         self._lock = threading.Lock()
 
     @property
@@ -118,7 +121,22 @@ class Tenant(Connection):
             return ()
         app = str(self.settings.get("client_id") or self.label)
         path = (request.url or "").removeprefix(self.defender_url).removeprefix(self.graph_url)
-        return limits.of(request.method or "GET", path, self._tenant, app, self._scale)
+        method = request.method or "GET"
+        return limits.of(method, path, self._tenant, app, self._scale, self._mailbox)
+
+    def remember(self, user: JsonObject) -> None:
+        """Note that one user has an id and a name, so that the mailbox is counted once, whichever is used."""
+        identity, name = user.get("id"), user.get("userPrincipalName")
+        if not isinstance(identity, str) or not isinstance(name, str):
+            return
+        with self._lock:
+            self._ids.pop(name.lower(), None)
+            self._ids[name.lower()] = identity.lower()
+            if len(self._ids) > _REMEMBERED:
+                del self._ids[next(iter(self._ids))]
+
+    def _mailbox(self, name: str) -> str:
+        return self._ids.get(name, name)
 
     def service(self, origin: str) -> str:
         here = [name for name, url in self._urls() if _origin(url) == origin]

@@ -95,3 +95,18 @@ def _next(manager: socket.socket) -> bytes:
         if said != b"WATCHDOG=1":
             return said
     raise AssertionError("nothing but signs of life")
+
+
+def test_a_service_in_an_empty_folder_says_what_is_missing(desk: Any, manager: socket.socket) -> None:
+    """As a unit or a container begins: it is at work, with nothing to do until there is a workspace."""
+    (desk.root / "counterplay.yaml").unlink()
+    with desk.start("up", "--listen", "127.0.0.1:0") as process:
+        try:
+            assert _next(manager) == b"READY=1\nSTATUS=0 playbooks at work"
+        finally:
+            process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert err.splitlines()[:2] == [
+        "0 playbooks: none",
+        "there is no counterplay.yaml here: make a workspace with `playbook init`, then start again",
+    ]

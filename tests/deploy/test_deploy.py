@@ -92,6 +92,8 @@ def test_the_image_runs_the_service_as_nobody_special() -> None:
     text = DOCKERFILE.read_text("utf-8")
     last = text.rpartition("FROM ")[2]
     assert re.search(r"^USER 10001:10001$", last, re.MULTILINE)
+    assert "groupadd --system --gid 10001" in last, "the group of what it writes has a name"
+    assert "useradd --system --uid 10001 --gid 10001" in last
     assert last.index("USER 10001") < last.index("ENTRYPOINT")
     (words,) = re.findall(r"^CMD (\[.*\])$", last, re.MULTILINE)
     import json

@@ -44,7 +44,7 @@ def test_the_engines_rows_go_before_the_runs_evidence(bench: Any, one_run: str) 
 
     result = bench.call("store", "prune", "--json")
 
-    assert json.loads(result.stdout) == {"runs": 0, "segments": 1, "dry_run": False}
+    assert json.loads(result.stdout) == {"runs": 0, "segments": 1, "units": 0, "dry_run": False}
     assert engine_rows(bench) == 0
     assert bench.call("undo", one_run, "--plan").exit_code == 0
 

@@ -152,9 +152,12 @@ def _try(path: Path | Traversable, file: TestFile, case: Case) -> Verdict:
 
 
 def case_files(workspace: Workspace, *, everything: bool = False) -> list[Path | Traversable]:
-    """The workspace's files of cases; the shipped ones where it has none, or with `everything` too."""
+    """The workspace's files of cases; the shipped ones where it has none, or with `everything` too.
+
+    A playbook of the workspace may have the name of a shipped one, whose cases are about other steps then.
+    """
     own = _files_in(workspace.root / "playbooks" / "tests") if workspace.root else []
-    names = {file.name for file in own}
+    names = {file.name for file in own} | {file.name for file in workspace.own_playbooks().values()}
     shipped = [file for file in _files_in(shipped_playbooks() / "tests") if file.name not in names]
     return [*own, *shipped] if everything or not own else own
 

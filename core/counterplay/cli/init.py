@@ -17,17 +17,29 @@ sinks:
   - uses: std.jsonl
     with: {path: greetings.jsonl}
 """
+_TEST = """\
+# yaml-language-server: $schema=../../.counterplay/playbook-test.schema.json
+playbook: my-first-playbook
+cases:
+  - name: an event is written as it is
+    given:
+      event: {hello: world}
+    expect:
+      runs: 0
+      sinks: {std.jsonl: events}
+"""
 
 
 @click.command()
 def init() -> None:
-    """Make a workspace in the current directory: counterplay.yaml, playbooks/, and what Git ignores.
+    """Make a workspace in the current directory: counterplay.yaml, playbooks/ with tests, what Git ignores.
 
     Leaves files that are there as they are, so it can be run again; the schema for editors, which is
     made from the plugins, it brings up to date.
     """
     from counterplay.cli.loading import open_workspace
-    from counterplay.cli.schema import text_of
+    from counterplay.cli.schema import FILE as SCHEMA
+    from counterplay.cli.schema import TEST_FILE, cases_text, text_of
     from counterplay.places import FILE, STATE
     from counterplay.workspace import example_config
 
@@ -36,7 +48,9 @@ def init() -> None:
     files = {
         here / FILE: example_config(),
         here / "playbooks" / "my-first-playbook.yaml": _PLAYBOOK,
-        state / "playbook.schema.json": text_of(open_workspace()),
+        here / "playbooks" / "tests" / "my-first-playbook.yaml": _TEST,
+        state / SCHEMA: text_of(open_workspace()),
+        state / TEST_FILE: cases_text(),
         state / ".gitignore": "*\n",
     }
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from counterplay.cli.output import counted, json_option, print_json, print_table
-from counterplay.errors import ConfigError
+from counterplay.errors import BusyError, ConfigError
 
 if TYPE_CHECKING:
     from counterplay.store.ledger import Ledger
@@ -29,7 +29,13 @@ class _Account(click.Group):
         return super().resolve_command(context, arguments)
 
 
-_RARE = ("condition_errors", "runs", "suppressed", "known")  # columns that are shown when they hold something
+_RARE = (
+    "ended",
+    "condition_errors",
+    "runs",
+    "suppressed",
+    "known",
+)  # columns that are shown when they hold something
 _FEED = click.argument("feed", required=False)
 
 
@@ -94,8 +100,19 @@ def gaps(feed: str | None, as_json: bool) -> None:
         print_json([asdict(one) for one in found])
     else:
         print_table(
-            ["FEED", "STATUS", "FROM", "TO", "UNIT", "CAUSE"],
-            [[one.feed, one.status, one.start[:19], one.end[:19], one.unit, one.cause] for one in found],
+            ["FEED", "PLAYBOOK", "STATUS", "FROM", "TO", "UNIT", "CAUSE"],
+            [
+                [
+                    one.feed,
+                    one.playbook or "all",
+                    one.status,
+                    one.start[:19],
+                    one.end[:19],
+                    one.unit,
+                    one.cause,
+                ]
+                for one in found
+            ],
         )
     sys.exit(1 if found else 0)
 
@@ -111,7 +128,43 @@ def retry(feed: str | None, units: tuple[str, ...]) -> None:
         raise ConfigError(
             f"{count} of {len(set(units))} units were set aside", hint="`playbook ledger gaps` shows them"
         )
-    click.echo(f"{count:,} units are tried again")
+    click.echo(f"{counted(count, 'unit')} to be tried again")
+
+
+@ledger.command()
+@click.argument("name", metavar="PLAYBOOK")
+@_FEED
+def end(name: str, feed: str | None) -> None:
+    """End the subscriptions of PLAYBOOK, which is not run any more: nothing waits for it from now on.
+
+    What it has not got by then stands in its account as ended. Should it be run again, it begins anew at
+    its look-back, and what lies between is a gap. Refused while a process works that may run it.
+    """
+    from counterplay import audit
+    from counterplay.cli.loading import open_workspace
+    from counterplay.store.database import holder_of
+    from counterplay.store.feeds import FeedStore
+    from counterplay.store.workers import WorkerStore
+
+    with opened() as book:
+        feeds = _feeds(book, feed)
+        ended: list[int] = []
+        if book is not None:
+            database = book.database
+            works = holder_of(database.path) if database.path is not None else WorkerStore(database).listed()
+            if works and name in open_workspace().playbooks():
+                raise BusyError(
+                    f"a process works on this store that may run {name!r}",
+                    hint="end it, or delete the playbook, first",
+                )
+            with database.write() as connection:
+                ended = FeedStore(database).end(connection, name, feeds)
+                about = {"command": "ledger end", "playbook": name, "feeds": [feeds[one] for one in ended]}
+                if ended:
+                    audit.append(connection, "command", about)
+    if not ended:
+        raise ConfigError(f"{name!r} subscribes to nothing here", hint="`playbook ledger` shows who does")
+    click.echo(f"{name}: {counted(len(ended), 'subscription')} ended")
 
 
 @ledger.command()

@@ -45,14 +45,12 @@ def schema(write: bool, output: str | None) -> None:
 
 def write_schema(workspace: Workspace) -> Path:
     """Bring the workspace's schemas up to date: that of playbooks, and beside it that of their tests."""
-    from counterplay.cases.read import cases_schema
     from counterplay.workspace import shown
 
     workspace.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = workspace.state_dir / FILE
     file.write_text(text_of(workspace), "utf-8")
-    tests = json.dumps(cases_schema(), indent=2, ensure_ascii=False) + "\n"
-    (workspace.state_dir / TEST_FILE).write_text(tests, "utf-8")
+    (workspace.state_dir / TEST_FILE).write_text(cases_text(), "utf-8")
     return shown(file)
 
 
@@ -61,3 +59,10 @@ def text_of(workspace: Workspace) -> str:
     from counterplay.language.editor import editor_schema
 
     return json.dumps(editor_schema(workspace.host, workspace.names()), indent=2, ensure_ascii=False) + "\n"
+
+
+def cases_text() -> str:
+    """The schema of files of cases."""
+    from counterplay.cases.read import cases_schema
+
+    return json.dumps(cases_schema(), indent=2, ensure_ascii=False) + "\n"

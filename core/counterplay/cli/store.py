@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
@@ -24,7 +25,7 @@ def store() -> None:
 @store.command("show")
 @json_option
 def show(as_json: bool) -> None:
-    """Show where the store is, how much it holds, and how long ended runs are kept."""
+    """Show where the store is, how much it holds, and how long what is done with is kept."""
     from counterplay.store.figures import rows_of
 
     with _opened() as (workspace, database):
@@ -33,7 +34,7 @@ def show(as_json: bool) -> None:
         about = {
             "store": database.url.render_as_string(),
             "bytes": database.path.stat().st_size if database.path is not None else None,
-            "retention": {"runs": str(kept.runs), "engine": str(kept.engine)},
+            "retention": {name: str(time) for name, time in asdict(kept).items()},
             "rows": rows,
         }
     if as_json:
@@ -41,31 +42,42 @@ def show(as_json: bool) -> None:
         return
     click.echo(f"{about['store']}" + (f", {about['bytes']:,} bytes" if about["bytes"] is not None else ""))
     click.echo(f"ended runs are kept for {kept.runs}, the engine's rows of them for {kept.engine}")
+    click.echo(f"units that every playbook acknowledged are kept for {kept.units}")
     print_table(["ROWS", "OF"], [[f"{count:,}", name] for name, count in rows.items()])
 
 
 @store.command("prune")
-@click.option("--dry-run", is_flag=True, help="Say how many runs would go, and delete nothing.")
+@click.option("--dry-run", is_flag=True, help="Say how much would go, and delete nothing.")
 @json_option
 def prune(dry_run: bool, as_json: bool) -> None:
-    """Delete ended runs that are older than `retention:` in counterplay.yaml says (365 days by default).
+    """Delete ended runs and delivered units that are older than `retention:` in counterplay.yaml says.
 
-    What the durable engine keeps for itself goes earlier (after 7 days). The audit log stays whole, and an
-    event whose run was deleted does not start it again. `playbook up` does this each hour.
+    By default that is 365 days. What the durable engine keeps for itself goes earlier (after 7 days). The
+    audit log stays whole, and an event whose run was deleted does not start it again; units that were lost or
+    set aside stay, too. `playbook up` does this each hour.
     """
     from counterplay.clock import now
     from counterplay.runtime.keeping import prune as delete
     from counterplay.store.retention import Pruned, count_old
+    from counterplay.store.unit_retention import count_old_units
 
     with _opened() as (workspace, database):
         kept = workspace.retention
-        pruned = Pruned(count_old(database, now() - kept.runs)) if dry_run else delete(database, kept)
+        if dry_run:
+            runs = count_old(database, now() - kept.runs)
+            pruned = Pruned(runs, units=count_old_units(database, now() - kept.units))
+        else:
+            pruned = delete(database, kept)
     if as_json:
-        print_json({"runs": pruned.runs, "segments": pruned.segments, "dry_run": dry_run})
+        print_json({**asdict(pruned), "dry_run": dry_run})
     elif dry_run:
         click.echo(f"{pruned.runs:,} runs would be deleted: they ended more than {kept.runs} ago")
+        click.echo(f"{pruned.units:,} units would be deleted: all have had them for more than {kept.units}")
     else:
-        click.echo(f"{pruned.runs:,} runs deleted, and {pruned.segments:,} rows of the engine")
+        click.echo(
+            f"{pruned.runs:,} runs deleted, and {pruned.segments:,} rows of the engine; "
+            f"{pruned.units:,} units of the ledger"
+        )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from counterplay.cli.output import json_option, print_json
+from counterplay.cli.output import counted, json_option, print_json
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def _covered(
     names = {file.playbook: path for path, file in files.items()}
     if not chosen.names:
         workspace = bench.workspace
-        own = [name for name in workspace.playbooks() if name not in workspace.shipped]
+        own = workspace.own_playbooks()
         for name in own if own and not chosen.everything else workspace.playbooks():
             names.setdefault(name, Path("."))
     for name, beside in sorted(names.items()):
@@ -230,7 +230,7 @@ def _print_summary(tried: Tried) -> None:
             click.echo(f"      {missing}")
     failed = sum(bool(one.wrong) for one in tried.verdicts)
     files = len({finding.path for finding in tried.findings})
-    text = f"{len(tried.verdicts)} cases in {tried.seconds:.1f} s, {failed} failed"
+    text = f"{counted(len(tried.verdicts), 'case')} in {tried.seconds:.1f} s, {failed} failed"
     if files:
         text += f"; {files} file{'s' if files != 1 else ''} could not be used"
     if not tried.enough:

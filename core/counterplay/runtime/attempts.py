@@ -101,6 +101,7 @@ class Attempts:
             playbook=run.playbook,
             step_id=step.id,
             attempt=row.attempts,
+            internal=self._opener.inside(connection),
         )
         tenant = connection.tenant if connection is not None else run.tenant
         if isinstance(module, Control):
@@ -126,7 +127,7 @@ class Attempts:
             if terms is not None and to_the_plan is not None:
                 terms = Waived(terms)
             with http:
-                return self._effects.attempt(use.uses, module, context, tenant, known, terms)
+                return self._effects.attempt(use.uses, module, context, segment.lease, tenant, known, terms)
 
         outcome = work() if left is None else self._bounded(work, http, left, run.id, step.id)
         if step.verify and outcome.status == "succeeded" and outcome.verified is False:

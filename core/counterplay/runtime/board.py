@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from counterplay.budgets import ByteBudget
-from counterplay.runtime.figures import Figures
+from counterplay.clock import now
+from counterplay.runtime.figures import FeedFigures
 from counterplay.runtime.subscribers import Subscriber
 from counterplay.runtime.units import Opened
 from counterplay.store.feeds import Acknowledged, Counts, DeadLetter, StoredUnit
@@ -46,7 +47,10 @@ class Task:
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """A unit on its way. `opened` goes as soon as nobody needs the bytes; `tasks` counts open ones."""
+    """A unit on its way. `opened` goes as soon as nobody needs the bytes; `tasks` counts open ones.
+
+    `fetched` is when its bytes came, `happened` the time of its first event.
+    """
 
     stored: StoredUnit
     takers: list[Subscriber]
@@ -55,7 +59,8 @@ class Work:
     digest: str = ""
     tasks: int = 0
     again: bool = False
-    since: float = field(default_factory=time.monotonic)
+    fetched: datetime | None = None
+    happened: datetime | None = None
 
 
 class Board:
@@ -69,7 +74,7 @@ class Board:
         self,
         subscribers: Sequence[Subscriber],
         held: ByteBudget,
-        figures: Figures,
+        figures: FeedFigures,
         *,
         room: Callable[[], None],
         due: Callable[[], None],
@@ -93,7 +98,7 @@ class Board:
 
     @property
     def lag(self) -> float:
-        """Seconds from finding a unit in the ledger to its acknowledgement: mean of the last units."""
+        """Seconds from listing to acknowledgement: mean of the last units."""
         lags = list(self._lags)
         return sum(lags) / len(lags) if lags else 0.0
 
@@ -131,9 +136,17 @@ class Board:
         known[task.work.stored.id] = None
         if len(known) > _REMEMBERED:
             del known[next(iter(known))]
-        self._lags.append(time.monotonic() - task.work.since)
+        self._measure(task)
         self._figures.add("filtered", task.counts["filtered"])
         self._leave(task)
+
+    def _measure(self, task: Task) -> None:
+        work, moment = task.work, now()
+        if work.stored.listed is not None:
+            self._lags.append(max(0.0, (moment - work.stored.listed).total_seconds()))
+        for name, since in (("unit_acknowledged", work.fetched), ("event_acknowledged", work.happened)):
+            if since is not None:
+                self._figures.took(name, (moment - since).total_seconds(), task.taker.name)
 
     def acknowledged(self, owners: Iterable[int], playbook: str) -> set[int]:
         """Those of the units that are known to be acknowledged; the store knows of all."""

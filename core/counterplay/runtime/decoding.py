@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import msgspec
 
 from counterplay.errors import PermanentError
+from counterplay.modules import Trigger
 
 CUT_OFF = "the unit is cut off: its closing bracket is missing"
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 _WHITE = " \t\r\n"
+_NEXT = re.compile(r",[ \t\r\n]*(?=\{)")
+_TRIES = 10_000
+"""Places behind damage that are looked at in a unit: each costs a try to read an element there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +40,23 @@ class Elements:
     """False: the unit did not decode as one, and was taken apart element by element."""
 
 
-def elements(body: bytes) -> Elements:
-    """Cut a JSON array into its elements. PermanentError: it is no array at all."""
+def members_of(trigger: Trigger) -> list[str]:
+    """What every event of the source has, as far as it says so."""
+    return [name for name in (trigger.id_field, trigger.time_field) if name]
+
+
+def elements(body: bytes, members: Collection[str] = ()) -> Elements:
+    """Cut a JSON array into its elements. PermanentError: it is no array at all.
+
+    `members` are those that every event has. Without them, an element that was never closed takes
+    what follows it along, for an object inside of it looks like the next element.
+    """
     try:
         if not body.isascii():
             body.decode("utf-8")  # once a unit: the slicer does not look inside strings
         slices = _array.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _salvage(body)
+        return _salvage(body, members)
     # A slice that is kept would keep the whole unit in memory: copy.
     return _sorted([(position, bytes(raw), None) for position, raw in enumerate(slices)], whole=True)
 
@@ -80,8 +94,9 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")  # Python's reader takes it, receivers do not
 
 
-def _salvage(body: bytes) -> Elements:
+def _salvage(body: bytes, members: Collection[str]) -> Elements:
     """Element by element, by the brackets; invalid bytes stay in the element that holds them."""
+    tries = _TRIES
     text = body.decode("utf-8", "surrogateescape").lstrip("\ufeff")
     start = _skip(text, 0)
     if text[start : start + 1] != "[":
@@ -92,7 +107,12 @@ def _salvage(body: bytes) -> Elements:
     while index < len(text) and text[index] != "]":
         end = _element_end(text, index)
         raw = text[index:end].rstrip(_WHITE).encode("utf-8", "surrogateescape")
-        found.append((len(found), raw, _flaw(raw) if raw else "an empty element"))
+        flaw = _flaw(raw) if raw else "an empty element"
+        if flaw is not None and members:
+            end, tries = _next_event(text, index, end, members, tries)
+            raw = text[index:end].rstrip(_WHITE).encode("utf-8", "surrogateescape")
+            flaw = _flaw(raw)
+        found.append((len(found), raw, flaw))
         index = _skip(text, end)
         if index < len(text) and text[index] == ",":
             index = _skip(text, index + 1)
@@ -103,6 +123,22 @@ def _salvage(body: bytes) -> Elements:
         raw = rest.encode("utf-8", "surrogateescape")
         found.append((len(found), raw, "something follows the end of the array"))
     return _sorted(found, whole=False)
+
+
+def _next_event(text: str, start: int, end: int, members: Collection[str], tries: int) -> tuple[int, int]:
+    """The comma before the first event inside of what damage runs together, or `end`; and the tries left."""
+    reader = json.JSONDecoder(parse_constant=_no_constant)
+    for comma in _NEXT.finditer(text, start, end):
+        if tries <= 0:
+            break
+        tries -= 1
+        try:
+            value, _ = reader.raw_decode(text, comma.end())
+        except (ValueError, RecursionError):
+            continue
+        if all(name in value for name in members):
+            return comma.start(), tries
+    return end, tries
 
 
 def _skip(text: str, index: int) -> int:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from counterplay.runtime.fleet import Fleet
 
 SLOTS = 8
+NEWCOMERS = 8
+"""Runs beyond the slots, each the only one of its tenant: nobody waits for the runs of others alone."""
 SWEEP = 0.5
 SHORT_WAIT = 60.0
 """Seconds: a run that waits in its steps for no longer than that still counts as working."""
@@ -24,7 +26,10 @@ log = logging.getLogger("counterplay.runs")
 
 
 class Dispatcher:
-    """Takes runs out of the outbox and hands them to the engine, at most `slots` at once."""
+    """Takes runs out of the outbox and hands them to the engine, at most `slots` at once.
+
+    Tenants take turns, and one that has no run at work need not wait for a slot (`NEWCOMERS`).
+    """
 
     def __init__(
         self,
@@ -171,23 +176,21 @@ class Dispatcher:
 
     def _start_due(self) -> None:
         with self._changed:
-            free = self._slots - len(self._active)
             active = set(self._active)
-            self._taking = free > 0
+            self._taking = len(active) < self._slots + NEWCOMERS
         try:
-            self._start(free, active)
+            self._start(active)
         finally:
             with self._changed:
                 self._taking = False
                 self._changed.notify_all()
 
-    def _start(self, free: int, active: set[str]) -> None:
-        for identity, number in self._due(free, len(active)) if free > 0 else ():
+    def _start(self, active: set[str]) -> None:
+        for identity, number in self._due(active):
             segment = f"{identity}/{number}"
-            if segment in active or free <= 0 or self._stop.is_set():
+            if segment in active or self._stop.is_set():
                 self._give_back(identity)
                 continue
-            free -= 1
             with self._changed:
                 self._active.add(segment)
             try:
@@ -197,10 +200,15 @@ class Dispatcher:
                 self._give_back(identity)
                 raise
 
-    def _due(self, free: int, working: int) -> list[tuple[str, int]]:
+    def _due(self, active: set[str]) -> list[tuple[str, int]]:
+        free = self._slots - len(active)
+        newcomers = min(NEWCOMERS, NEWCOMERS + free)
+        if free <= 0 and newcomers <= 0:
+            return []
         if self._fleet is None:
-            return self._runs.due(free + working)
-        return self._runs.claim(self._fleet.identity, free)
+            held = {segment.rpartition("/")[0] for segment in active}
+            return self._runs.due(max(0, free), newcomers, held)
+        return self._runs.claim(self._fleet.identity, max(0, free), newcomers)
 
     def _give_back(self, identity: str) -> None:
         if self._fleet is not None:

@@ -33,7 +33,7 @@ from counterplay.runtime.planning_wire import described
 from counterplay.runtime.results import Outcome
 from counterplay.runtime.terms import Terms
 from counterplay.store.database import Database
-from counterplay.store.runs import RunStore, StoredEffect
+from counterplay.store.runs import EffectEnd, Lease, RunStore, StoredEffect
 
 log = logging.getLogger("counterplay.runs")
 
@@ -101,12 +101,14 @@ class EffectRunner:
         uses: str,
         action: Action,
         context: StepContext,
+        lease: Lease,
         tenant: str,
         known: StoredEffect | None,
         terms: Terms | None = None,
     ) -> Outcome:
         """Run the action once. `known` is the journal's entry when an earlier attempt left one.
 
+        `lease`: nothing is journalled, and so nothing sent, once the run goes on under another one.
         `terms` are what was agreed about the run beforehand: the plan that it carries out, or the
         effect that it takes back.
         """
@@ -117,9 +119,9 @@ class EffectRunner:
             with self._targets.alone(tenant, action.target()):
                 for _ in range(_STARTS):
                     try:
-                        return self._effect(uses, action, context, tenant, known, terms)
+                        return self._effect(uses, action, context, lease, tenant, known, terms)
                     except TargetChanged:
-                        self._begins_anew(context)
+                        self._begins_anew(lease, context.step_id)
                         known = None
                     except TargetUnread as unread:
                         return failed(as_work_error(unread.error, uses), effect="failed")
@@ -136,11 +138,12 @@ class EffectRunner:
         uses: str,
         action: Action,
         context: StepContext,
+        lease: Lease,
         tenant: str,
         known: StoredEffect | None,
         terms: Terms | None,
     ) -> Outcome:
-        ground = self._ground(action, context, known)
+        ground = self._ground(uses, action, context, known)
         if isinstance(ground, Outcome):
             return ground
         before = ground.before
@@ -165,11 +168,11 @@ class EffectRunner:
                 verdict = None  # somebody agreed
             if verdict is not None and verdict.ask:
                 return _named(Outcome("paused", error=verdict.reason, asks="guard"), intent)
-            self._intend(intent)
+            self._intend(lease, intent)
         if verdict is not None:
             outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
         else:
-            outcome = self._act(uses, action, context, ground)
+            outcome = self._act(uses, action, context, lease, ground)
         try:
             self._host.hook.counterplay_after_effect(
                 intent=intent, outcome={"status": outcome.effect, "error": outcome.error}
@@ -178,12 +181,14 @@ class EffectRunner:
             log.warning("the hook counterplay_after_effect failed: %s: %s", type(error).__name__, error)
         return outcome
 
-    def _ground(self, action: Action, context: StepContext, known: StoredEffect | None) -> _Ground | Outcome:
+    def _ground(
+        self, uses: str, action: Action, context: StepContext, known: StoredEffect | None
+    ) -> _Ground | Outcome:
         """The state before; or how an earlier attempt ended whose outcome was not on record."""
         if known is None or known.status in _CLOSED:
             before = action.capture(context)
             return _Ground(before, before, begun=False)
-        settled = self._settle(action, context, known)
+        settled = self._settle(uses, action, context, known)
         if settled is not None:
             return settled
         if action.settle != "read":
@@ -198,9 +203,9 @@ class EffectRunner:
             return _Ground(present, present, begun=False)
         return _Ground(action.rebased(known.before, present), present, begun=True)
 
-    def _intend(self, intent: EffectIntent) -> None:
+    def _intend(self, lease: Lease, intent: EffectIntent) -> None:
         self._runs.intend(
-            intent.run_id,
+            lease,
             intent.step_id,
             {
                 "uses": intent.uses,
@@ -213,37 +218,38 @@ class EffectRunner:
             },
         )
 
-    def _begins_anew(self, context: StepContext) -> None:
+    def _begins_anew(self, lease: Lease, step_id: str) -> None:
         """Nothing was sent; the journal and the audit log know why what was intended did not take place."""
         error = "somebody changed the target before the first write: it begins anew, from what is there now"
-        with self._runs.database.write_short() as connection:
-            self._runs.end_effect(connection, context.run_id, context.step_id, "failed", error=error)
+        with self._runs.leased(lease) as connection:
+            self._runs.end_effect(connection, lease.run_id, step_id, EffectEnd("failed", error=error))
 
-    def _act(self, uses: str, action: Action, context: StepContext, ground: _Ground) -> Outcome:
+    def _act(self, uses: str, action: Action, context: StepContext, lease: Lease, ground: _Ground) -> Outcome:
         http, before = context.http, ground.before
         landed, doubtful = http.landed, http.doubtful
-        http.before_write = BeforeWrite(action, context, ground.seen, self._trusted, self._journal(context))
+        journal = self._journal(lease, context.step_id)
+        http.before_write = BeforeWrite(action, context, ground.seen, self._trusted, journal)
         try:
             given = action.run(context)
         except (InterruptedWork, StateError):
             raise
         except UnknownOutcomeError as error:
-            return self._after_lost_answer(action, context, ground, error, http.landed > landed)
+            return self._after_lost_answer(uses, action, context, ground, error, http.landed > landed)
         except WorkError as error:
             if http.landed == landed and http.doubtful == doubtful and not ground.begun:
                 return failed(error, effect="failed")  # whatever was sent was refused
             # a part may have taken effect
-            return self._after_lost_answer(action, context, ground, error, http.landed > landed)
+            return self._after_lost_answer(uses, action, context, ground, error, http.landed > landed)
         except (Exception, SystemExit) as error:
             # A fault of the plugin: what it had done by then, on the wire or beside it, nobody can tell.
             fault = as_work_error(error, uses)
-            return self._after_lost_answer(action, context, ground, fault, http.landed > landed)
+            return self._after_lost_answer(uses, action, context, ground, fault, http.landed > landed)
         finally:
             context.http.before_write = None
         try:
             result = self._json_result(uses, given)
-        except PermanentError as error:  # it happened; only what it says about it cannot be kept
-            return Outcome("failed", error=str(error), effect="unknown")
+        except PermanentError as error:
+            return _unkept(error)
         verified = _verified(action, context, before, result)
         after = self._after(action, context)
         return Outcome("succeeded", result, effect="done", verified=verified, after=after)
@@ -262,7 +268,13 @@ class EffectRunner:
         return after
 
     def _after_lost_answer(
-        self, action: Action, context: StepContext, ground: _Ground, error: WorkError, partly: bool
+        self,
+        uses: str,
+        action: Action,
+        context: StepContext,
+        ground: _Ground,
+        error: WorkError,
+        partly: bool,
     ) -> Outcome:
         """`partly`: a part of it was answered as done before the rest failed."""
         passing = isinstance(error, (RetryableError, UnknownOutcomeError))
@@ -279,15 +291,9 @@ class EffectRunner:
             text = f"{error}; reading it back does not show the effect"
             nothing = passing and not partly and not ground.begun
             return Outcome("failed", error=text, effect="failed" if nothing else "unknown", passing=passing)
-        return Outcome(
-            "succeeded",
-            self._mask_json(result),
-            effect="done",
-            verified=True,
-            settled="the answer was lost; read back",
-        )
+        return self._read_back(uses, result, "the answer was lost; read back")
 
-    def _settle(self, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
+    def _settle(self, uses: str, action: Action, context: StepContext, known: StoredEffect) -> Outcome | None:
         """What a journalled intent without an outcome became; None: it has to be done (again)."""
         if action.settle == "repeat":
             return None
@@ -302,13 +308,7 @@ class EffectRunner:
                 )
             if result is None:
                 return None
-            return Outcome(
-                "succeeded",
-                self._mask_json(result),
-                effect="done",
-                verified=True,
-                settled="read back after a stop",
-            )
+            return self._read_back(uses, result, "read back after a stop")
         # Without a request on record it may still have acted beside `context.http`, all that is journalled.
         last = _call(known.calls[-1]) if known.calls else "no request is on record"
         lost = f"the process stopped between a request and its answer ({last})"
@@ -318,9 +318,17 @@ class EffectRunner:
             effect="unknown",
         )
 
-    def _journal(self, context: StepContext) -> Callable[[requests.PreparedRequest], None]:
+    def _read_back(self, uses: str, result: object, how: str) -> Outcome:
+        """The effect that `settled` found, with a result as its schema says; else as after an attempt."""
+        try:
+            kept = self._json_result(uses, result)
+        except PermanentError as error:
+            return _unkept(error)
+        return Outcome("succeeded", kept, effect="done", verified=True, settled=how)
+
+    def _journal(self, lease: Lease, step_id: str) -> Callable[[requests.PreparedRequest], None]:
         def before_write(request: requests.PreparedRequest) -> None:
-            self._runs.add_call(context.run_id, context.step_id, self._mask_json(described(request)))
+            self._runs.add_call(lease, step_id, self._mask_json(described(request)))
 
         return before_write
 
@@ -360,6 +368,11 @@ def failed(error: WorkError, effect: str | None = None) -> Outcome:
     passing = isinstance(error, RetryableError)
     after = error.retry_after if isinstance(error, RetryableError) else None
     return Outcome("failed", error=str(error), effect=effect, passing=passing, retry_after=after)
+
+
+def _unkept(error: PermanentError) -> Outcome:
+    """The effect happened; only what the action says about it cannot be kept."""
+    return Outcome("failed", error=str(error), effect="unknown")
 
 
 def _unsettled(what: str, error: Exception) -> Outcome:

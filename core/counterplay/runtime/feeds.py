@@ -81,7 +81,7 @@ class Feed:
         self.done = False
         self._store = store
         self._runs = runs
-        self._figures = figures
+        self._figures = figures.of_feed(self.label)
         self._stop = stop
         self._runs_added = runs_added
         self._interval = poll_interval.total_seconds()
@@ -239,6 +239,11 @@ class Feed:
     def listed_at(self) -> datetime | None:
         """When its windows were last listed without a failure; None before, and for other sources."""
         return None if self._listing is None else self._listing.listed_at
+
+    @property
+    def newest(self) -> datetime | None:
+        """When the newest unit that it listed became available; None before, and for other sources."""
+        return None if self._listing is None else self._listing.newest
 
     @property
     def held(self) -> bool:

@@ -11,9 +11,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from mmap import mmap
 
 from counterplay.budgets import ByteBudget
+from counterplay.clock import now
 from counterplay.store.feeds import StoredUnit
 
 READY = 10
@@ -31,6 +33,7 @@ class Arrival:
     body: bytes | mmap | None
     error: Exception | None
     held: int
+    at: datetime
 
 
 class Fetching:
@@ -133,7 +136,7 @@ class Fetching:
                     self._at_once += 1  # doubles in each round trip, until fetching keeps up with the work
                 if size:
                     self._guess = (7 * self._guess + size) // 8
-            self._arrived(Arrival(stored, body, error, size))
+            self._arrived(Arrival(stored, body, error, size, now()))
             self.wake()
 
     def _next(self) -> tuple[StoredUnit, int] | None:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from counterplay.runtime.lags import BOUNDS, Histogram
+
 _MOST_NOTICES = 500
 
 
@@ -20,6 +22,20 @@ class Figures:
         self._counts: Counter[str] = Counter()
         self._notices: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._feeds: dict[str, FeedFigures] = {}
+
+    def of_feed(self, label: str) -> FeedFigures:
+        """The counts of one feed, which are part of these. They outlive the feed, as counters have to."""
+        with self._lock:
+            if label not in self._feeds:
+                self._feeds[label] = FeedFigures(self)
+            return self._feeds[label]
+
+    @property
+    def feeds(self) -> dict[str, FeedFigures]:
+        """By the feed's label."""
+        with self._lock:
+            return dict(self._feeds)
 
     def add(self, name: str, count: int = 1) -> None:
         if count:
@@ -46,6 +62,43 @@ class Figures:
     def to_dict(self) -> dict[str, Any]:
         with self._lock:
             return dict(self._counts)
+
+
+class FeedFigures(Figures):
+    """The counts of one feed, each of them also counted in the whole; and how long its units took."""
+
+    def __init__(self, whole: Figures) -> None:
+        super().__init__()
+        self._whole = whole
+        self._lags: dict[tuple[str, str], Histogram] = {}
+
+    def of_feed(self, label: str) -> FeedFigures:
+        return self._whole.of_feed(label)
+
+    def add(self, name: str, count: int = 1) -> None:
+        super().add(name, count)
+        self._whole.add(name, count)
+
+    def notice(self, about: str, text: str | None) -> None:
+        self._whole.notice(about, text)
+
+    @property
+    def notices(self) -> dict[str, str]:
+        return self._whole.notices
+
+    def took(self, name: str, seconds: float, playbook: str = "") -> None:
+        """A unit, or its first event, took so long; `name` is one of `lags.BOUNDS`."""
+        with self._lock:
+            histogram = self._lags.get((name, playbook))
+            if histogram is None:
+                histogram = self._lags[name, playbook] = Histogram(BOUNDS[name])
+            histogram.observe(seconds)
+
+    @property
+    def lags(self) -> dict[tuple[str, str], Histogram]:
+        """By name and playbook; the latter is empty where it is the same for all."""
+        with self._lock:
+            return dict(self._lags)
 
 
 def told(notices: Mapping[str, str]) -> list[str]:

@@ -116,14 +116,26 @@ class Watcher:
             return
         self._watches.settle(one, False, "it does not hold any more")
         self._figures.add("effects_not_held")
-        self._report(one, effect, "does not hold any more")
+        self._report(one, effect, f"does not hold any more{self._foretold(effect)}")
 
-    def _held(self, effect: StoredEffect) -> bool | None:
-        info = self._opener.host.module(effect.uses)
-        action = info.cls(effect.arguments)
+    def _action(self, effect: StoredEffect) -> Action:
+        action = self._opener.host.module(effect.uses).cls(effect.arguments)
         if not isinstance(action, Action):
             raise CounterplayError(f"{effect.uses} is no action any more")
-        kind = info.cls.connection
+        return action
+
+    def _foretold(self, effect: StoredEffect) -> str:
+        """What the plan cautioned about: a directory that owns the account, a machine that was away."""
+        try:
+            said = self._action(effect).caution(effect.before)
+        except Exception as error:  # the look has its answer without it
+            log.info("what %s cautions about cannot be told: %s", effect.uses, error)
+            return ""
+        return f" ({said})" if said else ""
+
+    def _held(self, effect: StoredEffect) -> bool | None:
+        action = self._action(effect)
+        kind = action.connection
         connection = self._opener.connection(effect.connection, kind) if kind is not None else None
         if connection is not None and connection.tenant != effect.tenant:
             raise _Elsewhere
@@ -135,6 +147,7 @@ class Watcher:
                 stop=self._stop,
                 run_id=effect.run_id,
                 step_id=effect.step_id,
+                internal=self._opener.inside(connection),
             )
             return action.verify(context, effect.before, effect.result or {})
 

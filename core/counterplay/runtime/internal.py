@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from counterplay.errors import ConfigError, WorkError
@@ -40,22 +40,30 @@ class Internal:
         ConfigError: nobody says which domains are inside. RetryableError, BlockedError: the service that
         knows them cannot be asked now.
         """
+        label = str(meta.get("connection") or "")
+        return self._told(lambda: self._verified(label, lambda: self._asked(label)))
+
+    def for_connection(self, connection: Connection | None) -> JsonObject:
+        """The same for a step's connection; without domains where nobody says which are inside."""
+        if connection is None or not knows_domains(type(connection)):
+            return self._told(tuple)
+        return self._told(lambda: self._verified(connection.label, lambda: self._asked_of(connection)))
+
+    def _told(self, otherwise: Callable[[], Sequence[str]]) -> JsonObject:
         said = self._opener.workspace.internal
         domains = said.get("domains")
-        if domains is None:
-            domains = self._verified(str(meta.get("connection") or ""))
         return {
-            "domains": [str(one).lower() for one in domains],
+            "domains": [str(one).lower() for one in (otherwise() if domains is None else domains)],
             "networks": list(said.get("networks") or ()),
         }
 
-    def _verified(self, label: str) -> Sequence[str]:
+    def _verified(self, label: str, ask: Callable[[], tuple[str, ...]]) -> Sequence[str]:
         with self._lock:
             known, until = self._domains.get(label, ((), 0.0))
             if time.monotonic() < until:
                 return known
             try:
-                found = self._asked(label)
+                found = ask()
             except WorkError as error:
                 if not known:
                     raise
@@ -65,13 +73,15 @@ class Internal:
             self._domains[label] = (found, time.monotonic() + FRESH)
             return found
 
+    def _asked_of(self, connection: Connection) -> tuple[str, ...]:
+        with self._opener.wire(connection) as http:
+            return tuple(connection.internal_domains(Context(http=http, connection=connection)))
+
     def _asked(self, label: str) -> tuple[str, ...]:
         for kind in sorted(self._opener.workspace.kinds(label)):
             cls = self._opener.host.module(kind).cls
             if knows_domains(cls):
-                connection = self._opener.connection(label, kind)
-                with self._opener.wire(connection) as http:
-                    return tuple(connection.internal_domains(Context(http=http, connection=connection)))
+                return self._asked_of(self._opener.connection(label, kind))
         came = f"the connection {label!r} does not know them" if label else "the event came through no tenant"
         raise ConfigError(
             f"`internal.domains` is not known: {came}",

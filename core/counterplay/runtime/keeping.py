@@ -1,4 +1,4 @@
-"""Retention at work: deletes old runs and the engine's rows of them, at once or each hour."""
+"""Retention at work: deletes old runs, the engine's rows of them and old units, at once or each hour."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from counterplay.clock import now
 from counterplay.errors import CounterplayError
 from counterplay.store.database import Database, explained
 from counterplay.store.retention import Pruned, delete_old
+from counterplay.store.unit_retention import delete_old_units
 from counterplay.workspace import Retention
 
 EVERY = 3600.0
@@ -24,9 +25,16 @@ def prune(database: Database, kept: Retention) -> Pruned:
     moment = now()
     with explained(database.url):
         segments = forget_ended(database.engine, moment - kept.engine)
-    pruned = Pruned(delete_old(database, moment - kept.runs), segments)
-    if pruned.runs:
-        about = {"command": "prune", "runs": pruned.runs, "ended_before": str(moment - kept.runs)}
+    units = delete_old_units(database, moment - kept.units)
+    pruned = Pruned(delete_old(database, moment - kept.runs), segments, units)
+    if pruned.runs or pruned.units:
+        about = {
+            "command": "prune",
+            "runs": pruned.runs,
+            "ended_before": str(moment - kept.runs),
+            "units": pruned.units,
+            "acknowledged_before": str(moment - kept.units),
+        }
         audit.record(database, "command", about)
     return pruned
 
@@ -54,7 +62,7 @@ class Keeper:
                     if mine:
                         prune(self._database, self._kept)
             except CounterplayError as error:  # what works on runs meets it too, and ends the process
-                log.error("old runs are not deleted: %s", error)
+                log.error("what is old is not deleted: %s", error)
             except Exception as error:  # and is tried again in an hour
-                log.error("old runs are not deleted: %s: %s", type(error).__name__, error)
+                log.error("what is old is not deleted: %s: %s", type(error).__name__, error)
             self._stop.wait(EVERY)

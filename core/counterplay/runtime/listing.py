@@ -14,7 +14,7 @@ from counterplay.clock import now
 from counterplay.errors import InterruptedWork, StateError
 from counterplay.modules import Context, FeedTrigger
 from counterplay.runtime import windows
-from counterplay.runtime.figures import Figures
+from counterplay.runtime.figures import FeedFigures
 from counterplay.runtime.windows import Cursor, Window
 from counterplay.store.feeds import FeedStore, Subscription
 
@@ -43,7 +43,7 @@ class Listing:
         *,
         label: str,
         store: FeedStore,
-        figures: Figures,
+        figures: FeedFigures,
         stop: threading.Event,
         once: bool,
         found: Callable[[], None],
@@ -66,6 +66,8 @@ class Listing:
         self._prepared = 0.0
         self._purged = 0.0
         self._succeeded: datetime | None = None
+        self.newest: datetime | None = None
+        """When the newest unit that was listed became available."""
         self._refusal: str | None = None  # of the first round since which none succeeded
 
     @property
@@ -187,6 +189,8 @@ class Listing:
         units = list(self._trigger.discover(self._context, window.start, window.end))
         late = window.end <= min(self.marks.values())
         added = self._store.record_listing(self._feed_id, window.start, units, late=late)
+        made = [one.created for one in units if one.created is not None]
+        self.newest = max(made if self.newest is None else [*made, self.newest], default=None)
         self._figures.add("listings")
         self._figures.add("listed", added)
         if added:

@@ -65,7 +65,11 @@ def _of_feed(trigger: FeedTrigger, context: Context, meta: JsonObject) -> Iterat
         for unit in units:
             body = bytes(trigger.fetch(context, unit))
             parts = trigger.split(body)
-            found = decoding.elements(body) if parts is None else decoding.of_lines(iter(parts))
+            found = (
+                decoding.elements(body, decoding.members_of(trigger))
+                if parts is None
+                else decoding.of_lines(iter(parts))
+            )
             about = {**meta, "unit": unit.id, **trigger.meta(unit)}
             for position, raw in found.events:
                 yield Event(raw, about, position=position)

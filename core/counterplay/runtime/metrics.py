@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FILE_EVERY = 5.0
 
-#: Figure: its metric and what it counts.
-_COUNTERS = {
+#: Figure: its metric and what it counts. Each feed has a series of its own, with its label.
+_FEED_COUNTERS = {
     "listings": ("listings", "Windows that were listed."),
     "listing_failures": ("listing_failures", "Rounds of listing that failed and are tried again."),
     "listed": ("units_listed", "Units that sources listed for the first time."),
@@ -31,7 +31,6 @@ _COUNTERS = {
     "units": ("units_fetched", "Units that were fetched and read."),
     "bytes": ("bytes_fetched", "Bytes of units that were fetched and read."),
     "collected": ("events_collected", "Events in fetched units, duplicates included."),
-    "delivered": ("records_delivered", "Records that sinks took."),
     "duplicates": ("events_duplicate", "Events that were dropped because another unit owns them."),
     "altered": ("events_altered", "Duplicates whose body is not the one that is known."),
     "filtered": ("events_filtered", "Events that a filter did not let through."),
@@ -40,6 +39,10 @@ _COUNTERS = {
     "lost": ("units_lost", "Units that can never be had."),
     "gaps": ("gaps", "Recorded gaps: ranges of time that cannot be accounted for."),
     "gap_seconds": ("gap_seconds", "Seconds of time in recorded gaps."),
+}
+#: The same for all feeds and runs together.
+_COUNTERS = {
+    "delivered": ("records_delivered", "Records that sinks took."),
     "dead_letters": ("dead_letters", "Records that could not be read or delivered."),
     "runs": ("runs_started", "Runs that were started."),
     "runs_called": ("runs_called", "Runs that other runs called."),
@@ -52,6 +55,14 @@ _COUNTERS = {
     "condition_errors": ("condition_errors", "Conditions that could not be evaluated, and counted as false."),
     "outcomes": ("outcomes_delivered", "Records of runs that sinks took."),
     "effects_not_held": ("effects_not_held", "Effects that did not hold when they were looked at later."),
+}
+#: What the histograms of a feed measure, in seconds.
+_LAGS = {
+    "event_available": "From the time in a unit's first event until the source made the unit available.",
+    "unit_listed": "From when the source made a unit available until it was listed here.",
+    "unit_fetched": "From the listing of a unit until its bytes were here.",
+    "unit_acknowledged": "From when a unit's bytes were here until a playbook was done with it.",
+    "event_acknowledged": "From the time in a unit's first event until a playbook was done with the unit.",
 }
 _OUTCOMES = ("done", "failed", "unknown", "refused")
 
@@ -84,9 +95,14 @@ def _unfinished(found: Unfinished) -> Iterator[str]:
 
 
 def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterator[str]:
+    for figure, (name, help_text) in _FEED_COUNTERS.items():
+        yield from _head(f"{name}_total", "counter", help_text)
+        for label, own in figures.feeds.items():
+            yield f"counterplay_{name}_total{_labels(feed=label)} {own[figure]}"
     for figure, (name, help_text) in _COUNTERS.items():
         yield from _head(f"{name}_total", "counter", help_text)
         yield f"counterplay_{name}_total {figures[figure]}"
+    yield from _histograms(figures)
     yield from _head("effects_total", "counter", "Effects that came to their end, by outcome.")
     for outcome in _OUTCOMES:
         yield f"counterplay_effects_total{_labels(outcome=outcome)} {figures[f'effects_{outcome}']}"
@@ -101,6 +117,11 @@ def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterato
         if feed.listed_at is not None:
             age = (moment - feed.listed_at).total_seconds()
             yield f"counterplay_feed_listed_age_seconds{_labels(feed=feed.label)} {age:.0f}"
+    yield from _head("feed_newest_age_seconds", "gauge", "Age of the newest unit that a feed has listed.")
+    for feed in feeds:
+        if feed.newest is not None:
+            age = (moment - feed.newest).total_seconds()
+            yield f"counterplay_feed_newest_age_seconds{_labels(feed=feed.label)} {age:.0f}"
     yield from _head(
         "feed_lag_seconds",
         "gauge",
@@ -128,6 +149,25 @@ def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterato
     yield from _head("throttles_total", "counter", "Times that a service said it was asked too often.")
     for service, budget in services.items():
         yield f"counterplay_throttles_total{_labels(service=service)} {budget.refusals}"
+
+
+def _histograms(figures: Figures) -> Iterator[str]:
+    feeds = [(feed, own.lags) for feed, own in figures.feeds.items()]
+    for name, help_text in _LAGS.items():
+        metric = f"{name}_seconds"
+        yield from _head(metric, "histogram", help_text)
+        for feed, lags in feeds:
+            for playbook, histogram in [(of, one) for (what, of), one in lags.items() if what == name]:
+                about = {"feed": feed, **({"playbook": playbook} if playbook else {})}
+                counted = histogram.cumulative()
+                for bound, count in counted:
+                    yield f"counterplay_{metric}_bucket{_labels(**about, le=_bound(bound))} {count}"
+                yield f"counterplay_{metric}_sum{_labels(**about)} {histogram.sum:.3f}"
+                yield f"counterplay_{metric}_count{_labels(**about)} {counted[-1][1]}"
+
+
+def _bound(seconds: float) -> str:
+    return "+Inf" if seconds == float("inf") else f"{seconds:g}"
 
 
 def _head(name: str, kind: str, help_text: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from counterplay.budgets import Budgets
@@ -76,6 +76,10 @@ class Opener:
         return Wire(
             connection, stop=self._stop, budgets=self.budgets, mask=self.secrets.mask, timeout=timeout
         )
+
+    def inside(self, connection: Connection | None) -> Callable[[], JsonObject]:
+        """What `StepContext.internal` says on a connection."""
+        return lambda: self.internal.for_connection(connection)
 
     def planning_wire(self, connection: Connection | None, *, writes: bool) -> PlanningWire:
         """The same for a plan: it reads, and writes down what would be written."""

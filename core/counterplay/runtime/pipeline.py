@@ -23,7 +23,7 @@ from counterplay.modules import Context, FeedTrigger, Trigger
 from counterplay.runtime.board import Board, Task, Work
 from counterplay.runtime.burial import Burial
 from counterplay.runtime.fetching import Arrival, Fetching
-from counterplay.runtime.figures import Figures
+from counterplay.runtime.figures import FeedFigures
 from counterplay.runtime.outbox import Gates, Outbox, Outcome
 from counterplay.runtime.reception import Reception
 from counterplay.runtime.serving import Serving
@@ -67,7 +67,7 @@ class Pipeline:
         *,
         store: FeedStore,
         runs: RunStore,
-        figures: Figures,
+        figures: FeedFigures,
         stop: threading.Event,
         runs_added: Callable[[Sequence[str]], None],
         shared: Shared,
@@ -131,11 +131,12 @@ class Pipeline:
             figures=figures,
             hold_back=self._settling.hold_back,
         )
+        self._opener = Opener(trigger, self._serving.fields, whole=self._serving.whole)
         self._reception = Reception(
             key,
             label,
             trigger,
-            Opener(trigger, self._serving.fields, whole=self._serving.whole),
+            self._opener,
             store=store,
             board=self._board,
             figures=figures,
@@ -180,7 +181,7 @@ class Pipeline:
 
     @property
     def lag(self) -> float:
-        """Seconds from finding a unit in the ledger to its acknowledgement: mean of the last units."""
+        """Seconds from listing to acknowledgement: mean of the last units."""
         return self._board.lag
 
     def close(self) -> None:
@@ -412,9 +413,22 @@ class Pipeline:
         task.runs = []
         return new
 
+    def _measure(self, work: Work) -> None:
+        """How long it took until its bytes were here, step by step."""
+        stored, created = work.stored, work.stored.unit.created
+        for name, start, end in (
+            ("event_available", work.happened, created),
+            ("unit_listed", created, stored.listed),
+            ("unit_fetched", stored.listed, work.fetched),
+        ):
+            if start is not None and end is not None:
+                self._figures.took(name, (end - start).total_seconds())
+
     def _count(self, work: Work, owned: Owned) -> None:
         assert work.opened is not None
+        work.happened = self._opener.first_time(work.opened)
         if work.stored.status == "listed":
+            self._measure(work)
             self._figures.add("units")
             self._figures.add("collected", work.opened.total)
             self._figures.add("bytes", work.opened.size)

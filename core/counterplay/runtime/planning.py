@@ -519,6 +519,7 @@ class _Walk:
             run_id="plan",
             playbook=self._playbook.name,
             step_id=name,
+            internal=self._planner._opener.inside(connection),
         )
 
     def _who(self, connection: Connection | None) -> Any:

@@ -71,7 +71,7 @@ class Reception:
         """The unit taken apart; None when it was set aside, postponed, or nobody is ready for it."""
         stored = arrival.stored
         work = self._board.works[stored.id]
-        work.held = arrival.held
+        work.held, work.fetched = arrival.held, arrival.at
         if arrival.error is not None or arrival.body is None:
             assert arrival.error is not None
             self._board.release(work)

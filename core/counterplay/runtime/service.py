@@ -160,7 +160,12 @@ class Service:
             if old.get(name) != why:
                 self._told(f"{name}: {why}")
         if before is None or found.version != before.version:
-            self._told(f"{len(found.tasks)} playbooks: {', '.join(found.tasks) or 'none'}")
+            count = len(found.tasks)
+            self._told(f"{count} playbook{'' if count == 1 else 's'}: {', '.join(found.tasks) or 'none'}")
+        if before is None and found.workspace.root is None:
+            self._told(
+                "there is no counterplay.yaml here: make a workspace with `playbook init`, then start again"
+            )
 
     def _say_notices(self) -> None:
         """What came up since the last look: a question to people, a run that failed, a sink that refuses."""

@@ -255,10 +255,10 @@ class Session:
         if idle and not runs.with_status(*_UNFINISHED) and not runs.untold(now()):
             return None
         from counterplay.engine.dbos_engine import DbosEngine
-        from counterplay.runtime.dispatch import SLOTS, Dispatcher
+        from counterplay.runtime.dispatch import NEWCOMERS, SLOTS, Dispatcher
         from counterplay.runtime.interpreter import Interpreter
 
-        engine = DbosEngine(self._opener.workspace.store_url, 2 * SLOTS, runs.database.turns)
+        engine = DbosEngine(self._opener.workspace.store_url, 2 * SLOTS + NEWCOMERS, runs.database.turns)
         dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail, fleet=fleet)
 
         def close() -> None:

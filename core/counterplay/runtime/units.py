@@ -7,7 +7,7 @@ import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from mmap import mmap
 from typing import Any, TypedDict
@@ -82,7 +82,8 @@ class Opener:
         self._trigger = trigger
         self._decodes_all = whole
         self._id, self._time = trigger.id_field, trigger.time_field
-        names = {name for name in (self._id, self._time, *wanted) if name}
+        self._members = decoding.members_of(trigger)
+        names = {name for name in (*self._members, *wanted) if name}
         shape: Any = TypedDict("Fields", dict.fromkeys(names, Any), total=False)  # type: ignore[misc]
         self._fields: Any = msgspec.json.Decoder(list[shape])
 
@@ -97,8 +98,21 @@ class Opener:
         opened = self._whole(stored, body, digest, meta) if parts is None and self._id else None
         if opened is not None:
             return opened
-        found = decoding.elements(bytes(body)) if parts is None else decoding.of_lines(iter(parts))
+        found = (
+            decoding.elements(bytes(body), self._members) if parts is None else decoding.of_lines(iter(parts))
+        )
         return self._with_care(stored, found, len(body), digest, meta)
+
+    def first_time(self, opened: Opened) -> datetime | None:
+        """When the unit's first event happened, as far as it says so; a time without a zone is UTC."""
+        if self._time is None or not opened.raws:
+            return None
+        fields = opened.fields[0] if opened.fields is not None else opened.event(0).data
+        try:
+            moment = datetime.fromisoformat(str(fields.get(self._time)))
+        except ValueError:
+            return None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def _whole(self, stored: StoredUnit, body: bytes | mmap, digest: str, meta: JsonObject) -> Opened | None:
         """The fast way, for a unit that is what it should be."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NoReturn
@@ -37,7 +37,7 @@ from counterplay.runtime.segments import (
     seen,
 )
 from counterplay.store.children import NewChild, all_ended, children_of, reopen, spawn
-from counterplay.store.runs import LeaseLost, RunStore, StoredRun, StoredStep
+from counterplay.store.runs import EffectEnd, LeaseLost, RunStore, StoredRun, StoredStep
 from counterplay.store.watches import plant
 
 SHORT = timedelta(seconds=5)
@@ -234,7 +234,8 @@ class Walk:
         with self._runs.leased(self.segment.lease) as connection:
             self._runs.put_attempt(connection, self.segment.run.id, row, "failed", error)
             if outcome.effect is not None:
-                self._runs.end_effect(connection, self.segment.run.id, step.id, outcome.effect, error=error)
+                end = EffectEnd(outcome.effect, error=error)
+                self._runs.end_effect(connection, self.segment.run.id, step.id, end)
             self._put(connection, again)
         return again
 
@@ -423,8 +424,8 @@ class Walk:
         self.segment.keep(row)
 
     def _save(self, row: StoredStep) -> StoredStep:
-        with self._runs.leased(self.segment.lease) as connection:
-            self._put(connection, row)
+        self._runs.write_step(self.segment.lease, row)
+        self.segment.keep(row)
         return row
 
     def _reopen(self, chain: Sequence[str], group: StoredStep) -> None:
@@ -471,32 +472,31 @@ class Walk:
             ended=to_text(now()),
             due=None,
         )
-        with self._runs.leased(self.segment.lease) as connection:
-            self._put(connection, ended)
-            if outcome is not None and outcome.effect is not None:
-                self._runs.end_effect(
-                    connection,
-                    self.segment.run.id,
-                    row.step_id,
-                    outcome.effect,
-                    result,
-                    masked,
-                    outcome.verified,
-                    outcome.settled,
-                    outcome.after,
-                )
-            if stop is not None:
-                self._runs.put_stop(connection, self.segment.run.id, stop.to_document())
-            if outcome is not None and outcome.delivery is not None:
-                body = {"step": row.step_id, **outcome.delivery}
-                audit.append(connection, "delivery", body, run_id=self.segment.run.id)
-            if outcome is not None and outcome.effect == "done":
-                looks = self.segment.looks.get(row.step_id, ())
-                plant(connection, self.segment.run.id, row.step_id, looks)
+        more = [] if outcome is None else list(self._recorded(ended, outcome))
+        if stop is not None:
+            document = stop.to_document()
+            more.append(lambda connection: self._runs.put_stop(connection, self.segment.run.id, document))
+        if outcome is not None and outcome.effect is not None:
+            read = (outcome.verified, outcome.settled, outcome.after)
+            end = EffectEnd(outcome.effect, result, masked, *read)
+            self._runs.end_step(self.segment.lease, ended, end, *more)
+        else:
+            self._runs.write_step(self.segment.lease, ended, *more)
+        self.segment.keep(ended)
         if status == "failed":
             self._figures.add("steps_failed")
         if outcome is not None and outcome.effect is not None:
             self._figures.add(f"effects_{outcome.effect}")
+
+    def _recorded(self, ended: StoredStep, outcome: Outcome) -> Iterator[Callable[[sa.Connection], object]]:
+        """What is written with the row of a step that ended so, and with its effect's."""
+        run, step_id = self.segment.run.id, ended.step_id
+        if outcome.delivery is not None:
+            body = {"step": step_id, **outcome.delivery}
+            yield lambda to: audit.append(to, "delivery", body, run_id=run)
+        looks = self.segment.looks.get(step_id, ()) if outcome.effect == "done" else ()
+        if looks:
+            yield lambda to: plant(to, run, step_id, looks)
 
     def _fail(self, row: StoredStep, error: str, outcome: Outcome | None = None) -> Failure:
         outcome = replace(outcome, error=error, result=None) if outcome is not None else None

@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RETENTION_MARGIN = timedelta(minutes=10)
 """A request takes time, so the oldest window asked for begins this much after the source's edge."""
+LEAST_MARGIN = timedelta(minutes=5)
+"""Until it is so near to the source's edge, what begins behind it is still asked for, so that a window at
+the edge that is refused once is not given up second by second while it is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,12 @@ class Cursor:
         return Cursor(self.mark, listed, max(listed, _reached(self.seen, [*closed, *seen])))
 
     def after_expiry(self, edge: datetime) -> tuple[Cursor, tuple[Hole, ...]]:
-        """The source no longer lists what is before `edge`: what was not listed by then is a hole.
+        """`edge` is how far back is asked for: what was not listed by then is a hole.
 
-        Units that were listed are not given up: the mark stays where they wait.
+        Nothing is given up as long as all that was not listed is within the margins of the source's edge.
+        Units that were listed are never given up: the mark stays where they wait.
         """
-        if edge <= self.listed:
+        if edge - (RETENTION_MARGIN - LEAST_MARGIN) <= self.listed:
             return self, ()
         holes = (
             Hole(self.listed, min(self.seen, edge), seen=True),

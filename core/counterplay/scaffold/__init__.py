@@ -6,10 +6,11 @@ import keyword
 import re
 from collections.abc import Collection
 from importlib import resources
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from counterplay.errors import ConfigError
-from counterplay.plugins import API_VERSION
+from counterplay.plugins import API_VERSION, GROUP
 
 KINDS = ("trigger", "transform", "action", "sink", "connection")
 #: For each kind: its file, its class, its module's name, and whether it needs the connection.
@@ -24,10 +25,16 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 
 def checked_name(name: str) -> str:
-    """The name, when a plugin can have it. ConfigError: it cannot."""
+    """The name, when a plugin can have it. ConfigError: it cannot, or another one here has it."""
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise ConfigError(
             f"{name!r} is no name for a plugin", hint="use lower-case letters: acme, my_service"
+        )
+    others = {point.dist.name for point in entry_points(group=GROUP, name=name) if point.dist is not None}
+    if others - {distribution_of(name)}:
+        raise ConfigError(
+            f"{sorted(others)[0]} has a plugin {name!r}, and of two that claim one name neither works",
+            hint="choose another name",
         )
     return name
 

@@ -6,6 +6,8 @@ from typing import Any
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
+_BOUNDS = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
+
 
 def to_2020(schema: Any) -> Any:
     """The same schema: `definitions`, tuples of `items`, `dependencies` and references have new names."""
@@ -31,6 +33,10 @@ def to_2020(schema: Any) -> Any:
             _dependencies(value, found)
         elif key == "required" and not isinstance(value, list):
             continue  # the older `required: true` of a property, which draft 7 ignores
+        elif key in _BOUNDS and isinstance(value, bool):
+            continue  # draft 4: it says of the bound beside it that it is not reached, see below
+        elif key in _BOUNDS.values() and schema.get(f"exclusive{key.capitalize()}") is True:
+            found[f"exclusive{key.capitalize()}"] = value
         elif key in ("default", "const", "enum", "examples"):
             found[key] = value
         else:

@@ -12,20 +12,25 @@ import json
 import re
 import textwrap
 from dataclasses import dataclass, field
+from keyword import iskeyword
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from counterplay.errors import ConfigError
 from counterplay.events import JsonObject
 from counterplay.plugins import API_VERSION
 from counterplay.scaffold import distribution_of, filled, package_of
-from counterplay.scaffold.draft7 import DIALECT, to_2020
+from counterplay.scaffold.closed import closed, one_line, renamed
 
 Kind = Literal["action", "trigger", "connector"]
 _KINDS: tuple[Kind, ...] = ("action", "trigger", "connector")
+_IMPORTED = frozenset(
+    {"Action", "Connection", "Context", "JsonObject", "Page", "PermanentError", "PollTrigger", "StepContext"}
+)
+"""What the modules' files import by name."""
 _FORWARDING = frozenset({"intake_key", "intake_server", "intake_url", "chunk_size"})
 _SECRET = re.compile(r"secret|password|(^|_)key$|token|passphrase")
-_URL = re.compile(r"(^|_)(url|host|server|endpoint)$")
+_URL = re.compile(r"(^|[_-])(url|host|server|endpoint)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,44 +57,57 @@ class SekoiaModule:
 
 
 def read_module(folder: Path) -> SekoiaModule:
-    """Read a module's files. ConfigError: it has no manifest, or a file is no JSON object."""
+    """Read a module's files. ConfigError: it has no manifest, or files are no JSON objects; names all."""
     manifest = _read(folder / "manifest.json")
-    title = str(manifest.get("name") or folder.name)
+    title = one_line(str(manifest.get("name") or folder.name)).replace('"', "'")
     parts: list[SekoiaPart] = []
-    taken: set[str] = set()
+    wrong: list[ConfigError] = []
+    taken = {"account", "init"}
     for kind in _KINDS:
         for file in sorted(folder.glob(f"{kind}_*.json")):
-            document = _read(file)
-            name = snake(file.stem.removeprefix(f"{kind}_"))
-            if name in taken:
-                name = f"{name}_{kind}"
-            taken.add(name)
-            parts.append(
-                SekoiaPart(
-                    name,
-                    kind,
-                    str(document.get("name") or name),
-                    str(document.get("description") or document.get("name") or name),
-                    document.get("arguments") or {},
-                    document.get("results") or {},
-                )
-            )
+            try:
+                parts.append(_part(kind, file, taken))
+            except ConfigError as error:
+                wrong.append(error)
+    if wrong:
+        raise wrong[0] if len(wrong) == 1 else ConfigError("\n".join(map(str, wrong)))
     if not parts:
         raise ConfigError("it has no action_*.json, trigger_*.json or connector_*.json", path=folder)
     return SekoiaModule(
         snake(str(manifest.get("slug") or folder.name)),
         title,
         str(manifest.get("description") or title),
-        manifest.get("configuration") or {},
+        _object(manifest, "configuration"),
         parts,
     )
+
+
+def _part(kind: Kind, file: Path, taken: set[str]) -> SekoiaPart:
+    document = _read(file)
+    name = snake(file.stem.removeprefix(f"{kind}_"))
+    if name in taken or iskeyword(name) or class_name(name) in _IMPORTED:
+        name = f"{name}_{kind}"
+    while name in taken:
+        name = f"{name}_too"
+    taken.add(name)
+    title = str(document.get("name") or name)
+    description = str(document.get("description") or title)
+    return SekoiaPart(
+        name, kind, title, description, _object(document, "arguments"), _object(document, "results")
+    )
+
+
+def _object(document: JsonObject, member: str) -> JsonObject:
+    """A schema; what is none says nothing."""
+    found = document.get(member)
+    return found if isinstance(found, dict) else {}
 
 
 def skeleton(module: SekoiaModule, name: str) -> tuple[dict[str, str], list[str]]:
     """The files of a distribution with a module for each part, and what could not be carried over."""
     notes: list[str] = []
-    connection = _closed(module.configuration, f"{name}.account", f"An account at {module.title}.", notes)
-    for key in module.configuration.get("secrets", []):
+    connection = closed(module.configuration, f"{name}.account", f"An account at {module.title}.", notes)
+    for key in _secrets(module.configuration):
         if key in connection["properties"]:
             connection["properties"][key]["writeOnly"] = True
     schemas: dict[str, JsonObject] = {}
@@ -128,7 +146,7 @@ def skeleton(module: SekoiaModule, name: str) -> tuple[dict[str, str], list[str]
                 "module": part.name,
                 "class": class_name(part.name),
                 "summary": summary(part),
-                "about": textwrap.fill(_one_line(part.description), 100, subsequent_indent="    "),
+                "about": textwrap.fill(one_line(part.description), 100, subsequent_indent="    "),
             },
         )
         files[f"{source}/schemas/{part.name}.json"] = _dumped(schemas[part.name])
@@ -148,28 +166,31 @@ def class_name(name: str) -> str:
 
 def summary(part: SekoiaPart) -> str:
     """The docstring's first line: a sentence of 12 to 100 characters."""
-    text = _one_line(part.title).rstrip(".")
+    text = one_line(part.title).rstrip(".")
     text = text[:1].upper() + text[1:]
-    if len(text) < 12:
+    if len(text) < 12 or not re.match("[A-Z]", text):
         text = f"{'Carry out' if part.kind == 'action' else 'Emit events of'} {text}"
     return f"{text[:98].rstrip()}."
 
 
 def _schema(name: str, part: SekoiaPart, connection: JsonObject, notes: list[str]) -> JsonObject:
     uses = f"{name}.{part.name}"
-    schema = _closed(part.arguments, uses, _one_line(part.description), notes)
-    secrets = set(part.arguments.get("secrets", []))
+    arguments = dict(part.arguments)
+    if part.kind != "action":
+        arguments = _without_forwarding(arguments, uses, notes)
+    schema = closed(arguments, uses, one_line(part.description), notes)
+    secrets = _secrets(part.arguments)
     for key in list(schema["properties"]):
-        if part.kind != "action" and key in _FORWARDING:
-            _drop(schema, key)
-            notes.append(f"{uses}: {key!r} is left out, forwarding is the work of a sink")
-        elif key in secrets or _SECRET.search(key):
+        if key in secrets or _SECRET.search(key):
             moved = schema["properties"][key]
             _drop(schema, key)
+            if "$ref" in json.dumps(moved):  # what it refers to stays behind
+                moved = {"type": "string", "description": moved["description"]}
             connection["properties"].setdefault(key, moved)
             notes.append(f"{uses}: the secret {key!r} became a setting of {name}.account")
     if part.kind == "action":
-        result = _closed(part.results, f"{uses} result", f"What {uses} returns.", notes)
+        results = renamed(part.results)
+        result = closed(results, f"{uses} result", f"What {uses} returns.", notes, at="#/$defs/result")
         definitions = result.pop("$defs", {})
         for word in ("$schema", "title"):
             result.pop(word, None)
@@ -180,56 +201,24 @@ def _schema(name: str, part: SekoiaPart, connection: JsonObject, notes: list[str
     return schema
 
 
-def _closed(given: JsonObject, title: str, description: str, notes: list[str]) -> JsonObject:
-    """The schema of an object in 2020-12, closed, every property described."""
-    found = to_2020({key: value for key, value in given.items() if key not in ("$schema", "secrets")})
-    schema: JsonObject = {
-        "$schema": DIALECT,
-        "title": title,
-        "description": description,
-        **{key: value for key, value in found.items() if key not in ("title", "description")},
-        "type": "object",
-    }
-    schema.setdefault("properties", {})
-    _close(schema, title, notes)
-    required = [
-        key for key in schema.get("required", []) if "default" not in schema["properties"].get(key, {})
+def _without_forwarding(arguments: JsonObject, uses: str, notes: list[str]) -> JsonObject:
+    properties = arguments.get("properties")
+    if not isinstance(properties, dict):
+        return arguments
+    left = {key: value for key, value in properties.items() if key not in _FORWARDING}
+    notes += [
+        f"{uses}: {key!r} is left out, forwarding is the work of a sink"
+        for key in properties
+        if key in _FORWARDING
     ]
-    schema.pop("required", None)
-    return {**schema, **({"required": required} if required else {})}
+    required = arguments.get("required")
+    kept = [key for key in required if key in left] if isinstance(required, list) else []
+    return {**arguments, "properties": left, "required": kept}
 
 
-def _close(schema: Any, where: str, notes: list[str]) -> None:
-    """Close objects that name their members, and describe what is not described."""
-    if isinstance(schema, list):
-        for one in schema:
-            _close(one, where, notes)
-        return
-    if not isinstance(schema, dict):
-        return
-    if isinstance(schema.get("properties"), dict):
-        if schema.get("additionalProperties") is not False:
-            schema["additionalProperties"] = False
-        for key, one in schema["properties"].items():
-            if isinstance(one, bool):
-                one = schema["properties"][key] = {}
-            if not str(one.get("description", "")).strip():
-                one["description"] = f"{one.get('title') or key.replace('_', ' ').capitalize()}."
-                notes.append(f"{where}: {key!r} has no description of its own")
-            if "default" in one and not _fits(one):
-                del one["default"]
-    for key, value in schema.items():
-        if key == "properties" or key == "$defs":
-            for one in value.values():
-                _close(one, where, notes)
-        elif key in ("items", "prefixItems", "anyOf", "oneOf", "allOf", "not", "if", "then", "else"):
-            _close(value, where, notes)
-
-
-def _fits(schema: JsonObject) -> bool:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(schema).is_valid(schema["default"])
+def _secrets(schema: JsonObject) -> set[str]:
+    found = schema.get("secrets")
+    return {key for key in found if isinstance(key, str)} if isinstance(found, list) else set()
 
 
 def _drop(schema: JsonObject, key: str) -> None:
@@ -241,7 +230,7 @@ def _drop(schema: JsonObject, key: str) -> None:
 
 def _read(file: Path) -> JsonObject:
     try:
-        document = json.loads(file.read_text("utf-8"))
+        document = json.loads(file.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError("there is no such file", path=file, hint="name the folder of a module") from error
     except (OSError, ValueError) as error:
@@ -266,10 +255,6 @@ def _listed(name: str, module: SekoiaModule) -> str:
 
 def _lines(notes: list[str]) -> str:
     return "\n".join(f"- {one}" for one in notes) or "- nothing"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.replace('"""', "'''").replace("\\", "/").split())
 
 
 def _dumped(schema: JsonObject) -> str:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from counterplay.clock import now, to_text
 from counterplay.events import JsonObject
 from counterplay.store.artifacts import INLINE_EVENT, put
+from counterplay.store.outbox import keep_document
 from counterplay.store.runs import ENDED, RunStore, StoredRun
 from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import approval, attempt, effect, run, snapshot, step
@@ -43,35 +44,29 @@ def spawn(
     """Make the children of a step; so many of them begin, the others are held until one ends."""
     row = connection.execute(sa.select(run).where(run.c.id == parent.id)).one()
     moment = to_text(now())
-    for one in children:
-        digest = row.snapshot
-        if one.document is not None:
-            import hashlib
-
-            document = json.dumps(one.document, sort_keys=True)
-            digest = hashlib.sha256(document.encode()).hexdigest()
-            connection.execute(insert_or_ignore(connection, snapshot), {"hash": digest, "document": document})
-        connection.execute(
-            run.insert().values(
-                id=child_id(parent.id, step_id, one.place),
-                tenant=row.tenant,
-                playbook=one.playbook or row.playbook,
-                run_key=row.run_key,
-                snapshot=digest,
-                event=row.event if one.event is None else put(connection, parent.id, one.event, INLINE_EVENT),
-                meta=row.meta,
-                inputs=row.inputs if one.inputs is None else json.dumps(one.inputs),
-                connections=row.connections,
-                status="queued" if one.place < at_once else "held",
-                segment=1,
-                created=moment,
-                rank=row.rank,
-                parent=parent.id,
-                parent_step=step_id,
-                place=one.place,
-                origin=json.dumps(one.origin),
-            )
-        )
+    rows = [
+        {
+            "id": child_id(parent.id, step_id, one.place),
+            "tenant": row.tenant,
+            "playbook": one.playbook or row.playbook,
+            "run_key": row.run_key,
+            "snapshot": row.snapshot if one.document is None else keep_document(connection, one.document),
+            "event": row.event if one.event is None else put(connection, parent.id, one.event, INLINE_EVENT),
+            "meta": row.meta,
+            "inputs": row.inputs if one.inputs is None else json.dumps(one.inputs),
+            "connections": row.connections,
+            "status": "queued" if one.place < at_once else "held",
+            "segment": 1,
+            "created": moment,
+            "rank": row.rank,
+            "parent": parent.id,
+            "parent_step": step_id,
+            "place": one.place,
+            "origin": json.dumps(one.origin),
+        }
+        for one in children
+    ]
+    connection.execute(run.insert(), rows)
 
 
 def children_of(runs: RunStore, parent: str, step_id: str) -> list[StoredRun]:

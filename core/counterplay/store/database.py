@@ -21,7 +21,7 @@ from counterplay.events import JsonObject
 from counterplay.store.locks import Locks, number
 from counterplay.store.turns import Turns
 
-HEAD = "0009"
+HEAD = "0012"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
 
 
@@ -32,6 +32,9 @@ class Database:
         self.url = url
         self.engine = engine
         self.turns = Turns(engine.connect)
+        at_once = {} if self.sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._reading = engine.execution_options(write=False, **at_once)
+        self._one = engine.execution_options(**at_once)
         self._locks = (
             None if self.sqlite else Locks(_engine(url, isolation_level="AUTOCOMMIT", max_overflow=100))
         )
@@ -63,9 +66,19 @@ class Database:
             yield connection
 
     @contextmanager
+    def write_one(self) -> Iterator[sa.Connection]:
+        """`write_short` for one statement, which PostgreSQL commits without being asked."""
+        shared = self.turns.shared if self.sqlite else self._one.connect
+        with explained(self.url), shared() as connection:
+            yield connection
+
+    @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A consistent view; nothing may be written."""
-        with explained(self.url), self.engine.execution_options(write=False).connect() as connection:
+        """What was committed: on SQLite when the block begins, on PostgreSQL when each statement does.
+
+        Nothing may be written.
+        """
+        with explained(self.url), self._reading.connect() as connection:
             yield connection
 
     @contextmanager

@@ -47,6 +47,7 @@ class StoredUnit:
     digest: str | None
     waiting: frozenset[str]
     duplicates: str | None = None
+    listed: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,10 +63,7 @@ class KeyStore:
             unit.c.feed_id == feed_id, sa.func.coalesce(unit.c.created, unit.c.listed) < before
         )
         connection.execute(sa.delete(key_hour).where(key_hour.c.unit_id.in_(old)))
-        left = sa.select(key_hour.c.hour).where(key_hour.c.feed_id == feed_id)
-        connection.execute(
-            sa.delete(key_page).where(key_page.c.feed_id == feed_id, key_page.c.hour.not_in(left))
-        )
+        _drop_empty_pages(connection, feed_id)
         gone = connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(old))).rowcount
         if gone:
             self.forget()
@@ -134,3 +131,23 @@ class KeyStore:
             if hour.count >= self._worth_pages:
                 seal(connection, feed_id, number, hour.entries())
                 self._sealed_hours(connection, feed_id).add(number)
+
+
+def forget_units(connection: sa.Connection, ids: Sequence[int]) -> None:
+    """Forget the ids of units that are to be deleted; most feeds have purged them long before.
+
+    Memory need not follow: an owner that holds no ids on disk owns nothing.
+    """
+    feeds = connection.execute(
+        sa.select(key_hour.c.feed_id).where(key_hour.c.unit_id.in_(ids)).distinct()
+    ).scalars()
+    touched = list(feeds)
+    connection.execute(sa.delete(key_hour).where(key_hour.c.unit_id.in_(ids)))
+    for feed_id in touched:
+        _drop_empty_pages(connection, feed_id)
+    connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(ids)))
+
+
+def _drop_empty_pages(connection: sa.Connection, feed_id: int) -> None:
+    left = sa.select(key_hour.c.hour).where(key_hour.c.feed_id == feed_id)
+    connection.execute(sa.delete(key_page).where(key_page.c.feed_id == feed_id, key_page.c.hour.not_in(left)))

@@ -21,8 +21,9 @@ _ASIDE = ("quarantined", "lost")
 class Account:
     """One hour of a feed for one playbook, by the time at which the source made units available.
 
-    `units` = `acknowledged` + `waiting` + `quarantined` + `lost` + `before`: the last are units that are
-    older than the subscription. What the source never listed is in no account.
+    `units` = `acknowledged` + `waiting` + `quarantined` + `lost` + `before` + `ended`: `before` are units
+    that are older than the subscription, `ended` those that still waited when it was ended; what was
+    listed after that is not in its account. What the source never listed is in no account.
     """
 
     feed: str
@@ -34,6 +35,7 @@ class Account:
     quarantined: int
     lost: int
     before: int
+    ended: int
     events: int
     bytes: int
     delivered: int
@@ -49,12 +51,17 @@ class Account:
     @property
     def balanced(self) -> bool:
         """Every unit that the source listed is accounted for."""
-        return self.units == (self.acknowledged + self.waiting + self.quarantined + self.lost + self.before)
+        aside = self.quarantined + self.lost + self.before + self.ended
+        return self.units == self.acknowledged + self.waiting + aside
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What can never, or not yet, be accounted for: a range of time, or one unit."""
+    """What can never, or not yet, be accounted for: a range of time, or one unit.
+
+    A unit has no `end`: it became available at `start`, and the source says that it gives it until `expires`.
+    A range is one playbook's, a unit is missing for all of its feed.
+    """
 
     feed: str
     playbook: str
@@ -64,6 +71,7 @@ class Gap:
     status: str
     cause: str
     at: str
+    expires: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,7 @@ class Ledger:
         hour = sa.func.substr(sa.func.coalesce(unit.c.created, unit.c.listed), 1, 13)
         acknowledged = acknowledgement.c.unit_id.is_not(None)
         open_ = unit.c.status.not_in(_ASIDE)
+        ended = subscription.c.ended.is_not(None)
         before = sa.and_(unit.c.created.is_not(None), unit.c.created < subscription.c.since)
 
         def count(*conditions: Any) -> Any:
@@ -113,10 +122,11 @@ class Ledger:
                 hour.label("hour"),
                 sa.func.count().label("units"),
                 count(acknowledged).label("acknowledged"),
-                count(~acknowledged, open_, ~before).label("waiting"),
+                count(~acknowledged, open_, ~before, ~ended).label("waiting"),
                 count(~acknowledged, unit.c.status == "quarantined").label("quarantined"),
                 count(~acknowledged, unit.c.status == "lost").label("lost"),
                 count(~acknowledged, open_, before).label("before"),
+                count(~acknowledged, open_, ~before, ended).label("ended"),
                 total(unit.c.events).label("events"),
                 total(unit.c.size).label("bytes"),
                 total(acknowledgement.c.delivered).label("delivered"),
@@ -137,7 +147,9 @@ class Ledger:
                     acknowledgement.c.playbook == subscription.c.playbook,
                 ),
             )
-            .where(unit.c.feed_id.in_(feeds))
+            .where(
+                unit.c.feed_id.in_(feeds), sa.or_(~ended, acknowledged, unit.c.listed <= subscription.c.ended)
+            )
             .group_by(unit.c.feed_id, subscription.c.playbook, sa.text("hour"))
             .order_by(unit.c.feed_id, subscription.c.playbook, sa.text("hour"))
         )
@@ -168,11 +180,12 @@ class Ledger:
                 feeds[row.feed_id],
                 "",
                 row.created or "",
-                row.expires or "",
+                "",
                 row.unit_key,
                 row.status if row.status in _ASIDE else "partial",
                 (row.reason or "") if row.status in _ASIDE else f"{row.broken} elements could not be read",
                 row.fetched or row.listed,
+                row.expires or "",
             )
             for row in units
         ]

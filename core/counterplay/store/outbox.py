@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
 from counterplay.clock import from_text, now, to_text
+from counterplay.events import JsonObject
 from counterplay.store.artifacts import INLINE_EVENT, put
 from counterplay.store.database import storable
 from counterplay.store.run_records import NewRun
@@ -32,34 +34,35 @@ class Outbox:
             present = sa.select(run.c.id).where(run.c.id.in_(part))
             past = sa.select(past_run.c.id).where(past_run.c.id.in_(part))
             known.update(connection.execute(present.union_all(past)).scalars())
-        added: list[str] = []
+        digests: dict[int, str] = {}
+        rows: list[dict[str, Any]] = []
         moment = to_text(now())
         for one in runs:
             if one.id in known or not self._opens(connection, one, moment):
                 continue
             known.add(one.id)
-            added.append(one.id)
-            document = json.dumps(one.document, sort_keys=True)
-            digest = hashlib.sha256(document.encode()).hexdigest()
-            connection.execute(insert_or_ignore(connection, snapshot), {"hash": digest, "document": document})
-            connection.execute(
-                run.insert().values(
-                    id=one.id,
-                    tenant=one.tenant,
-                    playbook=one.playbook,
-                    run_key=storable(one.run_key),
-                    snapshot=digest,
-                    event=put(connection, one.id, one.event, INLINE_EVENT),
-                    meta=json.dumps(one.meta),
-                    inputs=json.dumps(one.inputs),
-                    connections=json.dumps(one.connections),
-                    status="queued",
-                    segment=1,
-                    created=moment,
-                    rank=moment,
-                )
+            if id(one.document) not in digests:
+                digests[id(one.document)] = keep_document(connection, one.document)
+            rows.append(
+                {
+                    "id": one.id,
+                    "tenant": one.tenant,
+                    "playbook": one.playbook,
+                    "run_key": storable(one.run_key),
+                    "snapshot": digests[id(one.document)],
+                    "event": put(connection, one.id, one.event, INLINE_EVENT),
+                    "meta": json.dumps(one.meta),
+                    "inputs": json.dumps(one.inputs),
+                    "connections": json.dumps(one.connections),
+                    "status": "queued",
+                    "segment": 1,
+                    "created": moment,
+                    "rank": moment,
+                }
             )
-        return added
+        if rows:
+            connection.execute(run.insert(), rows)
+        return [row["id"] for row in rows]
 
     def _opens(self, connection: sa.Connection, one: NewRun, moment: str) -> bool:
         """Whether `once_per` lets the run begin; then it holds the key. Else the event is on record."""
@@ -105,3 +108,11 @@ class Outbox:
             )
             found.update((identity, holder) for identity, holder in rows)
         return found
+
+
+def keep_document(connection: sa.Connection, document: JsonObject) -> str:
+    """Keep the document that runs begin with; returns its hash."""
+    text = json.dumps(document, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    connection.execute(insert_or_ignore(connection, snapshot), {"hash": digest, "document": text})
+    return digest

@@ -39,10 +39,11 @@ BATCH = 100
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many runs went (those inside others not counted), and how many segments the engine forgot."""
+    """How many runs went (those inside others not counted), segments of the engine, units of the ledger."""
 
     runs: int
     segments: int = 0
+    units: int = 0
 
 
 def count_old(database: Database, before: datetime) -> int:
@@ -66,11 +67,11 @@ def delete_old(database: Database, before: datetime) -> int:
     if total:
         with database.write() as connection:
             _sweep(connection)
-        _shrink(database)
+        shrink(database)
     return total
 
 
-def _shrink(database: Database) -> None:
+def shrink(database: Database) -> None:
     """Give the freed pages of a SQLite file back to the disk; PostgreSQL uses them again by itself."""
     if database.sqlite:
         with database.write() as connection:

@@ -126,3 +126,15 @@ class StoredEffect:
     verified: bool | None
     settled: str | None
     at: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectEnd:
+    """What became of an effect: `status` is done, failed, refused or unknown, `after` the target's state."""
+
+    status: str
+    result: Any = None
+    error: str | None = None
+    verified: bool | None = None
+    settled: str | None = None
+    after: Any = None

@@ -12,10 +12,12 @@ from counterplay.events import JsonObject
 from counterplay.store.database import storable
 from counterplay.store.effects import EffectRows
 from counterplay.store.leases import Lease, LeaseLost
+from counterplay.store.next_runs import next_runs
 from counterplay.store.outbox import Outbox
 from counterplay.store.run_history import RunHistory
 from counterplay.store.run_records import (
     ENDED,
+    EffectEnd,
     NewRun,
     OnceKey,
     StoredAttempt,
@@ -26,10 +28,11 @@ from counterplay.store.run_records import (
 )
 from counterplay.store.statements import dumps
 from counterplay.store.tables import run
-from counterplay.store.workers import claim, give_back
+from counterplay.store.workers import give_back
 
 __all__ = [
     "ENDED",
+    "EffectEnd",
     "Lease",
     "LeaseLost",
     "NewRun",
@@ -46,26 +49,10 @@ __all__ = [
 class RunStore(Outbox, RunHistory, EffectRows):
     """The tables of runs. One instance for a process."""
 
-    def due(self, limit: int) -> list[tuple[str, int]]:
-        """(run, segment) of runs that have to be started or woken now: what was woken first, then by age."""
-        moment = to_text(now())
-        woken = (
-            sa.select(run.c.id, run.c.segment)
-            .where(run.c.status.in_(("waiting", "blocked")), run.c.wake <= moment, run.c.worker.is_(None))
-            .order_by(run.c.wake, run.c.id)
-            .limit(limit)
-        )
-        queued = (
-            sa.select(run.c.id, run.c.segment)
-            .where(run.c.status == "queued", run.c.worker.is_(None))
-            .order_by(run.c.rank, run.c.id)
-            .limit(limit)
-        )
+    def due(self, limit: int, newcomers: int = 0, held: Collection[str] = ()) -> list[tuple[str, int]]:
+        """(run, segment) of runs that have to be started or woken now; tenants take turns (`next_runs`)."""
         with self.database.read() as connection:
-            found = [(identity, segment) for identity, segment in connection.execute(woken)]
-            if len(found) < limit:
-                found += [(identity, segment) for identity, segment in connection.execute(queued)]
-        return found[:limit]
+            return next_runs(connection, limit, newcomers, held, None)
 
     def wakes_within(self, seconds: float) -> bool:
         """Whether a run waits in its steps, and for no longer than that."""
@@ -96,10 +83,10 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
             return [(identity, segment) for identity, segment in rows]
 
-    def claim(self, worker: str, limit: int) -> list[tuple[str, int]]:
+    def claim(self, worker: str, limit: int, newcomers: int = 0) -> list[tuple[str, int]]:
         """Like `due`, and taken for a worker at once, so that no other one takes them, too."""
         with self.database.write() as connection:
-            return claim(connection, worker, limit)
+            return next_runs(connection, limit, newcomers, (), worker)
 
     def give_back(self, worker: str, runs: Collection[str]) -> None:
         """Let go of what `claim` took and could not be begun."""
@@ -121,7 +108,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
         run starts; that stays on record until `told`.
         """
         to_tell = {"tell": "started"} if tell else {}
-        with self.database.write_short() as connection:
+        with self.database.write_one() as connection:
             moved = connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.segment == segment, run.c.status.not_in(ENDED))
@@ -168,7 +155,7 @@ class RunStore(Outbox, RunHistory, EffectRows):
 
         `segment` is that of whoever parks: nothing happens when the run goes on under another one.
         """
-        with self.database.write_short() as connection:
+        with self.database.write_one() as connection:
             connection.execute(
                 sa.update(run)
                 .where(run.c.id == identity, run.c.status.not_in(ENDED), _held_by(segment))
@@ -244,8 +231,9 @@ class RunStore(Outbox, RunHistory, EffectRows):
         """
         from counterplay.store.children import child_ended, lock
 
-        with self.database.write_short() as connection:
-            if "/" in identity:
+        inside = "/" in identity
+        with self.database.write_short() if inside else self.database.write_one() as connection:
+            if inside:
                 lock(connection, identity.rsplit("/", 2)[0])
             moved = connection.execute(
                 sa.update(run)
@@ -264,12 +252,12 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
             if segment is not None and moved.rowcount != 1:
                 raise LeaseLost(f"run {identity} goes on without segment {segment}")
-            if "/" in identity:
+            if inside:
                 child_ended(connection, identity)
 
     def told(self, identity: str) -> None:
         """The hook that was to be called for the run was called."""
-        with self.database.write_short() as connection:
+        with self.database.write_one() as connection:
             connection.execute(sa.update(run).where(run.c.id == identity).values(tell=None))
 
     def untold(self, before: datetime) -> list[str]:

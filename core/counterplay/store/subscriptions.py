@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +16,8 @@ from counterplay.store.database import Database, storable
 from counterplay.store.feed_records import FeedKey, NewGap, Subscription
 from counterplay.store.losses import note_loss
 from counterplay.store.statements import new_id
-from counterplay.store.tables import feed, gap, subscription, worker
+from counterplay.store.tables import feed, gap, spool, subscription, unit, worker
+from counterplay.store.waiting import OPEN, waiting_for
 
 
 class Subscriptions:
@@ -28,6 +29,8 @@ class Subscriptions:
     def subscribe(self, key: FeedKey, playbook: str, since: datetime, *, shared: bool = True) -> Subscription:
         """Find or make the playbook's subscription; `since` counts only for a new one.
 
+        One that was ended begins anew, and what it missed in between is a gap.
+
         `shared=False` is for pages that cannot be read again: a subscriber that comes after the first
         poll gets a feed of its own (the next generation), so that it has its whole look-back.
         """
@@ -38,22 +41,45 @@ class Subscriptions:
                 .where(*_same_feed(key), subscription.c.playbook == playbook)
                 .order_by(feed.c.generation.desc())
             ).first()
-            if known is not None:
+            if known is not None and known.ended is None:
                 return _subscription(known)
             feed_id = self._feed_for_new_subscriber(connection, key, shared)
-            text = to_text(since)
-            connection.execute(
-                subscription.insert().values(
-                    feed_id=feed_id,
-                    playbook=playbook,
-                    since=text,
-                    mark=text,
-                    listed=text,
-                    seen=text,
-                    created=to_text(now()),
+            places = dict.fromkeys(("since", "mark", "listed", "seen"), to_text(since))
+            if known is not None:
+                missed = from_text(known.mark if known.feed_id == feed_id else known.ended)
+                _note_gap(connection, feed_id, playbook, missed, since, "its subscription had been ended")
+            if known is not None and known.feed_id == feed_id:
+                connection.execute(
+                    sa.update(subscription)
+                    .where(subscription.c.feed_id == feed_id, subscription.c.playbook == playbook)
+                    .values(**places, ended=None)
                 )
-            )
+            else:
+                connection.execute(
+                    subscription.insert().values(
+                        feed_id=feed_id, playbook=playbook, created=to_text(now()), **places
+                    )
+                )
             return Subscription(feed_id, playbook, since, since, since, since, new=True)
+
+    def end(self, connection: sa.Connection, playbook: str, feeds: Collection[int]) -> list[int]:
+        """The playbook subscribes to these feeds no more: nothing waits for it, and pages that only it
+        waited for are deleted. Returns the feeds in which it did.
+        """
+        own = sa.and_(
+            subscription.c.playbook == playbook,
+            subscription.c.feed_id.in_(feeds),
+            subscription.c.ended.is_(None),
+        )
+        found = list(connection.execute(sa.select(subscription.c.feed_id).where(own)).scalars())
+        connection.execute(sa.update(subscription).where(own).values(ended=to_text(now())))
+        for feed_id in found:
+            still = sa.select(waiting_for(feed_id, None).c.unit_id)
+            done = sa.select(unit.c.id).where(
+                unit.c.feed_id == feed_id, unit.c.status.in_(OPEN), unit.c.id.not_in(still)
+            )
+            connection.execute(sa.delete(spool).where(spool.c.unit_id.in_(done)))
+        return found
 
     def has_subscription(self, key: FeedKey, playbook: str) -> bool:
         """Did the playbook ever subscribe to this feed?"""
@@ -146,41 +172,32 @@ class Subscriptions:
 
         One that goes on where another of the same cause ends makes that one longer.
         """
-        new, seconds = 0, 0.0
         with self.database.write() as connection:
-            rows = connection.execute(
-                sa.select(gap.c.id, gap.c.start, gap.c.end, gap.c.cause).where(
-                    gap.c.feed_id == feed_id, gap.c.playbook == playbook
-                )
-            ).all()
-            known = [(from_text(row.start), from_text(row.end)) for row in rows]
-            for first, last in _uncovered(start, end, known):
-                seconds += (last - first).total_seconds()
-                before = next((row.id for row in rows if _goes_on(row, first, cause)), None)
-                if before is not None:
-                    connection.execute(sa.update(gap).where(gap.c.id == before).values(end=to_text(last)))
-                    continue
-                new += 1
-                connection.execute(
-                    gap.insert().values(
-                        feed_id=feed_id,
-                        playbook=playbook,
-                        start=to_text(first),
-                        end=to_text(last),
-                        cause=storable(cause),
-                        at=to_text(now()),
-                    )
-                )
-                note_loss(
-                    connection,
-                    "gap",
-                    feed_id,
-                    cause,
-                    playbook=playbook,
-                    start=to_text(first),
-                    end=to_text(last),
-                )
-        return NewGap(new, round(seconds))
+            return _note_gap(connection, feed_id, playbook, start, end, cause)
+
+
+def _note_gap(
+    connection: sa.Connection, feed_id: int, playbook: str, start: datetime, end: datetime, cause: str
+) -> NewGap:
+    new, seconds = 0, 0.0
+    rows = connection.execute(
+        sa.select(gap.c.id, gap.c.start, gap.c.end, gap.c.cause).where(
+            gap.c.feed_id == feed_id, gap.c.playbook == playbook
+        )
+    ).all()
+    known = [(from_text(row.start), from_text(row.end)) for row in rows]
+    for first, last in _uncovered(start, end, known):
+        seconds += (last - first).total_seconds()
+        span = {"start": to_text(first), "end": to_text(last)}
+        before = next((row.id for row in rows if _goes_on(row, first, cause)), None)
+        if before is not None:
+            connection.execute(sa.update(gap).where(gap.c.id == before).values(end=span["end"]))
+            continue
+        new += 1
+        about = {"feed_id": feed_id, "playbook": playbook, "cause": storable(cause), "at": to_text(now())}
+        connection.execute(gap.insert().values(**about, **span))
+        note_loss(connection, "gap", feed_id, cause, playbook=playbook, **span)
+    return NewGap(new, round(seconds))
 
 
 def _subscription(row: Any) -> Subscription:

@@ -60,6 +60,7 @@ feed = Table(
 
 #: A playbook's own place in a feed. `mark` is its low-water mark: everything before it is accounted for.
 #: `listed` and `seen`: up to where windows were listed for the last time, and at least once.
+#: `ended`: since when nothing waits for it any more.
 subscription = Table(
     "cp_subscription",
     metadata,
@@ -70,6 +71,7 @@ subscription = Table(
     Column("created", String(32), nullable=False),
     Column("listed", String(32)),
     Column("seen", String(32)),
+    Column("ended", String(32)),
 )
 
 #: The ledger. `status`: listed, fetched, quarantined, lost. `window` is the tile it was listed in.
@@ -270,7 +272,7 @@ run = Table(
     Column("worker", Text),
     Column("tell", String(16)),
     Index("cp_run_status", "status", "created"),
-    Index("cp_run_rank", "status", "rank"),
+    Index("cp_run_turn", "status", "tenant", "rank", "id"),
     Index("cp_run_wake", "status", "wake"),
     Index("cp_run_parent", "parent", "parent_step", "place"),
     Index("cp_run_tell", "tell", **_only("tell IS NOT NULL")),

@@ -172,7 +172,6 @@ class Units:
                 reason,
                 unit=row.unit_key,
                 start=row.created,
-                end=row.expires,
             )
             if sample:
                 bury(connection, [DeadLetter(reason, sample, unit_id=unit_id)])
@@ -202,4 +201,5 @@ def _stored(row: Any, names: set[str]) -> StoredUnit:
         digest=row.digest,
         waiting=frozenset(names),
         duplicates=row.duplicates,
+        listed=from_text(row.listed),
     )

@@ -35,6 +35,7 @@ def waiting_for(
             unit.c.feed_id == feed_id,
             unit.c.status.in_(OPEN),
             acknowledgement.c.unit_id.is_(None),
+            subscription.c.ended.is_(None),
             sa.or_(unit.c.created.is_(None), unit.c.created >= subscription.c.since),
         )
     )

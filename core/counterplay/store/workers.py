@@ -117,26 +117,6 @@ class WorkerStore:
             ]
 
 
-def claim(connection: sa.Connection, identity: str, limit: int) -> list[tuple[str, int]]:
-    """Take runs that have to be started or woken now: what was woken first, then by age."""
-    free = run.c.worker.is_(None)
-    woken = (
-        sa.select(run.c.id)
-        .where(run.c.status.in_(("waiting", "blocked")), run.c.wake <= to_text(now()), free)
-        .order_by(run.c.wake, run.c.id)
-    )
-    queued = sa.select(run.c.id).where(run.c.status == "queued", free).order_by(run.c.rank, run.c.id)
-    taken: list[tuple[str, int]] = []
-    for query in (woken, queued):
-        left = limit - len(taken)
-        if left > 0:
-            chosen = query.limit(left).with_for_update(skip_locked=True)
-            moved = sa.update(run).where(run.c.id.in_(chosen)).values(worker=identity)
-            rows = connection.execute(moved.returning(run.c.id, run.c.segment))
-            taken += [(row.id, row.segment) for row in rows]
-    return taken
-
-
 def give_back(connection: sa.Connection, identity: str, runs: Collection[str]) -> None:
     """Let go of runs that were taken and could not be begun."""
     connection.execute(

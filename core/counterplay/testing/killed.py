@@ -23,7 +23,7 @@ from counterplay.events import JsonObject, encoded
 from counterplay.plugins import GROUP, PluginHost
 from counterplay.runtime.effects import EffectRunner, Targets
 from counterplay.store.database import open_database
-from counterplay.store.runs import NewRun, RunStore
+from counterplay.store.runs import Lease, NewRun, RunStore
 from counterplay.testing.bench import Bench, Example
 from counterplay.testing.stage import Stage
 from counterplay.testing.watch import Fault, FaultKind
@@ -176,9 +176,10 @@ def _carry_out(job: _Job) -> None:
         run = NewRun(RUN, "local", "killed", RUN, playbook.document, encoded(job.arguments), {}, {}, {})
         with database.write() as connection:
             runs.add(connection, [run])
+        runs.begin(RUN, 1)
         context.run_id = RUN
         known = next(iter(runs.effects(RUN)), None)
         runner = EffectRunner(host, runs, Targets(database), stage.opener.secrets.mask_json)
         tenant = context.connection.tenant if context.connection is not None else "local"
-        outcome = runner.attempt(job.uses, action, context, tenant, known)
+        outcome = runner.attempt(job.uses, action, context, Lease(RUN, 1), tenant, known)
     Path(job.answer).write_text(json.dumps({"effect": outcome.effect, "error": outcome.error}))

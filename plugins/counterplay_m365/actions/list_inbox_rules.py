@@ -12,9 +12,10 @@ _PARTS = ("conditions", "actions", "exceptions")
 class ListInboxRules(Action):
     """List the rules of a user's inbox, each with what makes it suspicious.
 
-    Inside are the domains of the user's own addresses, and `internal_domains`. Graph shows no hidden
-    rules, no rules that run in desktop Outlook only, and no forwarding set on the mailbox; a rule
-    with `isReadOnly` was made by another client and shows neither conditions nor actions.
+    Inside are the domains of the user's own addresses, and `internal_domains`, by default those of the
+    workspace or of the tenant. Graph shows no hidden rules, no rules that run in desktop Outlook only, and no
+    forwarding set on the mailbox; a rule with `isReadOnly` was made by another client and shows neither
+    conditions nor actions.
 
     Needs:
         Graph application permissions `MailboxSettings.Read` and `User.Read.All`.

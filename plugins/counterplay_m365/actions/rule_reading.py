@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from counterplay import Context, JsonObject
+from counterplay import JsonObject, StepContext
 from counterplay_m365 import inbox_rules
 from counterplay_m365.mailboxes import FOLDERS, Mailboxes
 from counterplay_m365.tenant import GRAPH, tenant
@@ -16,13 +16,17 @@ READ_ONLY = (
 
 
 class Rules:
-    """The rules of `arguments["user_id"]`, with the domains that count as inside."""
+    """The rules of `arguments["user_id"]`, with the domains that count as inside.
 
-    def __init__(self, context: Context, arguments: JsonObject) -> None:
+    Those are `arguments["internal_domains"]`, else what the workspace or the tenant says, and in any case the
+    domains of the user's own addresses.
+    """
+
+    def __init__(self, context: StepContext, arguments: JsonObject) -> None:
         self._context = context
         self.mailboxes = Mailboxes(context)
         self._user_id: str = arguments["user_id"]
-        self._stated = {str(domain).lower() for domain in arguments.get("internal_domains") or ()}
+        self._stated: list[str] | None = arguments.get("internal_domains")
 
     def all(self) -> list[JsonObject]:
         """Every rule that Graph shows, as it is now."""
@@ -62,4 +66,5 @@ class Rules:
 
     @cached_property
     def _internal(self) -> set[str]:
-        return self._stated | inbox_rules.domains_of(self._user)
+        stated = self._context.internal().get("domains") if self._stated is None else self._stated
+        return {str(domain).lower() for domain in stated or ()} | inbox_rules.domains_of(self._user)

@@ -48,7 +48,8 @@ class Hunting(PollTrigger):
 
     def poll(self, context: Context, cursor: JsonObject | None, since: datetime) -> Page:
         known = self._recall.resume(cursor)
-        now = times.floor(context.now())
+        moment = context.now()
+        now = times.floor(moment)
         mark = since if cursor is None else times.parse(cursor.get("mark"))
         if mark is None:
             raise PermanentError(f"the stored cursor holds no time: {cursor}")
@@ -56,7 +57,9 @@ class Hunting(PollTrigger):
         part = times.parse((cursor or {}).get("until"))
         until = max(now, mark) if part is None else part
         graph = Graph(context)
-        rows = graph.hunt(str(self.arguments["query"]), f"{stamp(start)}/{stamp(until)}")
+        # to the end of this second: what happened in it can be seen already, and is asked for once more
+        end = times.ceil(moment) if until == now else until
+        rows = graph.hunt(str(self.arguments["query"]), f"{stamp(start)}/{stamp(end)}")
         if len(rows) >= MOST_ROWS:
             if until - start < _NARROWEST:
                 raise PermanentError(

@@ -289,7 +289,9 @@ class GraphService:
             limits = throttle.REPORTS
         elif "/mail" in template:
             limits = throttle.MAIL
-            who["Application_Mailbox"] = f"{tenant}/{identifiers[0].lower()}/{call.app}"
+            named = identifiers[0].lower()
+            owner = call.tenant.user(named) if "@" in named else None
+            who["Application_Mailbox"] = f"{tenant}/{owner['id'] if owner else named}/{call.app}"
             slot = self._throttle.slot(call.rules, who["Application_Mailbox"])
         elif call.request.method == "GET":
             limits, cost = throttle.reads(len(call.tenant.users)), _units(call, template)

@@ -41,7 +41,8 @@ class Plan:
 
     * `events`: ordinary audit events, in the `hours` before the tenant's creation. `users`, and `rules`: how
       many inbox rules they have together, None for a handful each.
-    * `scenarios`: the attacks that happen, by name, each to a user of its own.
+    * `scenarios`: the attacks that happen, by name, each to a user of its own; what is named twice happens
+      twice.
     * `skewed`: one hour holds nine events of ten.
     * `licence`: what the tenant has bought (`playbook sim --help` lists the profiles).
     """
@@ -65,13 +66,13 @@ class Plan:
 
 
 def scenario_names(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """The chains that `--scenario` means. ValueError: one does not exist."""
+    """The chains that `--scenario` means, as often as they are named. ValueError: one does not exist."""
     if ALL in names:
         return tuple(CHAINS)
     wrong = [name for name in names if name not in CHAINS and name != QUIET]
     if wrong:
         raise ValueError(f"no scenario is called {wrong[0]!r}; there are {', '.join((*CHAINS, QUIET, ALL))}")
-    return tuple(dict.fromkeys(name for name in names if name != QUIET))
+    return tuple(name for name in names if name != QUIET)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,12 +89,15 @@ def test_init_makes_a_workspace_that_checks_and_runs(desk: Any) -> None:
 
     assert first.out == (
         "made    counterplay.yaml\nmade    playbooks/my-first-playbook.yaml\n"
-        "made    .counterplay/playbook.schema.json\nmade    .counterplay/.gitignore\n\n"
+        "made    playbooks/tests/my-first-playbook.yaml\n"
+        "made    .counterplay/playbook.schema.json\nmade    .counterplay/playbook-test.schema.json\n"
+        "made    .counterplay/.gitignore\n\n"
         'Try: echo \'{"hello": "world"}\' | playbook run my-first-playbook --event -\n'
     )
     assert second.out == first.out.replace("made", "kept")
     assert {file: file.read_bytes() for file in before} == before
     assert checked.out == "1 playbook checked, nothing is wrong\n"
+    assert desk.playbook("test", "--fail-under", "100").code == 0
     assert (run.code, (desk.root / "greetings.jsonl").read_text()) == (0, '{"hello": "world"}\n')
     assert (desk.root / ".counterplay").stat().st_mode & 0o777 == 0o700
 

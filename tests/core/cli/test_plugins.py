@@ -47,6 +47,16 @@ def test_a_name_that_a_plugin_cannot_have_is_refused(desk: Any, name: str) -> No
     assert f"{name!r} is no name for a plugin" in said.err
 
 
+def test_a_name_that_an_installed_plugin_has_is_refused(desk: Any) -> None:
+    """Both would be out as soon as the new one is installed."""
+    said = desk.playbook("plugins", "new", "m365")
+    assert (said.code, said.err) == (
+        2,
+        "error: counterplay has a plugin 'm365', and of two that claim one name neither works;"
+        " choose another name\n",
+    )
+
+
 def test_a_sekoia_module_is_imported_with_what_it_could_not_carry_over(desk: Any) -> None:
     """The name comes from the module's slug; notes go to stderr."""
     for name, document in MODULE.items():

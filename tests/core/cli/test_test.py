@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from xml.etree import ElementTree
 
@@ -144,7 +145,7 @@ def test_watching_runs_again_when_a_file_changes(written: Any) -> None:
 
 def _summary(process: Any) -> str:
     for line in process.stdout:
-        if " cases in " in line:
+        if re.match(r"\d+ cases? in ", line):
             return str(line)
     raise AssertionError(process.stderr.read())
 
@@ -157,3 +158,14 @@ def test_the_shipped_tests_pass_and_cover_every_branch(desk: Any) -> None:
     assert [one for one in said.data["coverage"] if one["missing"]] == []
     assert said.code == 0
     assert len(said.data["coverage"]) >= 9
+
+
+def test_a_playbook_with_the_name_of_a_shipped_one_is_not_held_to_its_cases(desk: Any) -> None:
+    """They are about other steps; it has cases of its own, or none."""
+    desk.write("playbooks/office365-to-intake.yaml", PLAYBOOK.replace("tell", "office365-to-intake"))
+    named = desk.playbook("test", "office365-to-intake")
+    assert (named.code, named.out) == (2, "")
+    assert "no test is about a playbook 'office365-to-intake'" in named.err
+    desk.write("playbooks/tests/office365-to-intake.yaml", TEST.replace("tell", "office365-to-intake"))
+    tried = desk.playbook("test", "office365-to-intake", "--json")
+    assert {one["file"] for one in tried.data["cases"]} == {"playbooks/tests/office365-to-intake.yaml"}

@@ -1,6 +1,7 @@
 """From a unit's bytes to its events: exact slices, and nothing dropped unseen."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -84,6 +85,32 @@ def test_one_broken_element_costs_no_other(
     assert (broken.position, broken.raw) == (place, raw)
     assert reason in broken.reason
     assert not found.whole
+
+
+@settings(max_examples=50)
+@given(st.lists(OBJECTS, min_size=2, max_size=5), st.data())
+def test_an_element_that_was_never_closed_takes_no_other_along(
+    objects: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    """Cut anywhere, in a string or deep in a list: what has the members of an event is the next one."""
+    parts = [json.dumps({"Id": str(number), **one, "at": 1}).encode() for number, one in enumerate(objects)]
+    place = data.draw(st.integers(0, len(parts) - 1))
+    cut = parts[place][: data.draw(st.integers(1, len(parts[place]) - 1))]
+    body = b"[" + b",".join([*parts[:place], cut, *parts[place + 1 :]]) + b"]"
+    found = elements(body, ["Id", "at"])
+    assert [raw for _, raw in found.events] == [*parts[:place], *parts[place + 1 :]]
+    assert found.broken[0].raw.startswith(cut.rstrip())
+    assert found.broken[0].position == place
+    if place < len(parts) - 1:
+        assert found.total == len(parts), "nothing is said to be cut off"
+
+
+def test_what_lies_inside_a_broken_event_is_no_event() -> None:
+    """Objects inside of it have not what every event has."""
+    body = b'[{"Id":"1","at":1},{"Id":"2","in":[{"Id":"x"},{"Id":"y"},{"Id":"z"},{"Id":"3","at":1}]'
+    found = elements(body, ["Id", "at"])
+    assert [raw for _, raw in found.events] == [b'{"Id":"1","at":1}', b'{"Id":"3","at":1}']
+    assert [one.raw for one in found.broken] == [b'{"Id":"2","in":[{"Id":"x"},{"Id":"y"},{"Id":"z"}']
 
 
 @settings(max_examples=50)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from counterplay.runtime.walk import DEATHS
-from counterplay.store.runs import RunStore
+from counterplay.store.runs import LeaseLost, RunStore
 
 EVENT = b'{"id": "e1"}'
 
@@ -100,6 +100,57 @@ def test_a_result_that_breaks_its_schema_fails_the_step(
     assert found.error.endswith(", or report it to its authors")
     assert lab.acted == ["ask"]
     assert [one.status for one in bench.effects(run.id)] == (["unknown"] if uses == "lab.press" else [])
+
+
+@pytest.mark.parametrize("when", ["after a stop", "after a fault"])
+def test_what_is_read_back_is_held_to_the_schema_like_any_result(bench, lab, when: str) -> None:
+    """The effect took place, but what the plugin says about it is not passed on to other steps."""
+    playbook = press(bench, "read")
+    if when == "after a fault":
+
+        def broken(_context: Any, _arguments: Any) -> Any:
+            raise KeyError("id")
+
+        lab.act = broken
+        lab.read_back = {"count": "seven"}
+    assert bench.run(playbook, events=[EVENT]).exit_code == (1 if when == "after a fault" else 0)
+    (run,) = bench.runs()
+    if when == "after a stop":
+        stopped(bench)
+        lab.read_back = {"count": "seven"}
+        assert bench.run(playbook).exit_code == 1
+
+    found = bench.steps(run.id)["press"]
+    assert (found.status, found.result) == ("failed", None)
+    assert found.error.startswith("lab.press: what it returned is not what its schema says: result.count")
+    assert [one.status for one in bench.effects(run.id)] == ["unknown"]
+    assert lab.acted == ["read"]
+
+
+def test_a_worker_that_lost_its_run_in_the_middle_of_an_effect_sends_nothing_more(bench, lab, acme) -> None:
+    """The request is journalled under the lease before it is sent, so it is neither journalled nor sent."""
+    lost: list[BaseException] = []
+
+    def slow(context: Any, _arguments: Any) -> Any:
+        if len(lab.acted) == 1:  # meanwhile another worker took the run for a dead one's
+            with bench.store() as database:
+                RunStore(database).park(context.run_id, "queued", None, None)
+            try:
+                context.http.post(f"{acme.base_url}/tickets/T-1/close")
+            except BaseException as error:
+                lost.append(error)
+                raise
+        return {}
+
+    lab.act = slow
+    bench.run(press(bench, "repeat"), events=[EVENT])
+
+    assert [type(one) for one in lost] == [LeaseLost]
+    assert acme.calls == []
+    (run,) = bench.runs()
+    assert run.status == "succeeded"  # whoever took it went on
+    assert [(one.status, one.calls) for one in bench.effects(run.id)] == [("done", [])]
+    assert lab.acted == ["repeat", "repeat"]
 
 
 def test_a_step_that_ends_the_process_again_and_again_is_given_up(bench, lab) -> None:

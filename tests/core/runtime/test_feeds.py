@@ -358,8 +358,9 @@ def test_a_source_that_refuses_every_unit_is_blocked_and_blames_none(bench, lab,
     assert len(lab.taken["collect"]) == 30
 
 
-def test_a_missing_secret_is_no_fault_of_a_unit(bench, lab, put) -> None:
+def test_a_missing_secret_is_no_fault_of_a_unit(bench, lab, put, monkeypatch) -> None:
     """The source is blocked; when the secret is there again, everything arrives."""
+    monkeypatch.setattr(reception, "LONGEST_DELAY", 60.0)  # not tried again before anybody saw it
     put(
         "u1", ConfigError("connections.acme.api_key: the environment variable ACME_KEY is not set"), body("a")
     )

@@ -232,6 +232,33 @@ def test_a_host_that_was_down_too_long_names_the_hole_once(bench: Bench) -> None
     assert len(bench.gaps()) == bench.figures["gaps"] == 2
 
 
+def test_what_is_refused_once_at_the_edge_of_retention_is_no_further_gap(bench: Bench) -> None:
+    """The margins are there to be used: a hole does not grow while its last window is asked for again."""
+    bench.round()
+    bench.start()
+    edge = BASE + 2 * DAY + RETENTION_MARGIN
+    bench.source.refuses = {edge: RetryableError("503")}
+    bench.round(9 * DAY, fails=RetryableError)
+    known = bench.gaps()
+    assert known[-1][1] == at(edge)
+    bench.source.refuses = {}
+    assert min(start for start, _ in bench.round(timedelta(minutes=4))) == edge
+    assert bench.gaps() == known
+
+
+def test_a_window_that_stays_refused_at_the_edge_is_given_up(bench: Bench) -> None:
+    """When the margins are used up, what was not listed is a hole too, with the reason of the refusal."""
+    bench.round()
+    bench.start()
+    edge = BASE + 2 * DAY + RETENTION_MARGIN
+    bench.source.refuses = {edge: RetryableError("503 busy")}
+    bench.round(9 * DAY, fails=RetryableError)
+    bench.round(timedelta(minutes=6))
+    start, end, cause = bench.gaps()[-1]
+    assert (start, end) == (at(edge), at(edge + timedelta(minutes=6)))
+    assert cause.endswith("until then it could not be listed: 503 busy")
+
+
 def test_units_that_wait_are_no_gap_however_old_they_are(bench: Bench) -> None:
     """A sink that refuses for longer than the source's retention costs nothing that was listed."""
     bench.source.units = {"old": BASE - 2 * HOUR}

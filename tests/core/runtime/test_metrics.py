@@ -1,15 +1,18 @@
 """Figures for Prometheus: in a file or over HTTP, in the format that it reads."""
 
+import json
 import re
+from datetime import timedelta
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 from counterplay.budgets import Budgets
-from counterplay.errors import ConfigError
+from counterplay.errors import BlockedError, ConfigError
 from counterplay.runtime import metrics
 from counterplay.runtime.figures import Figures
+from counterplay.runtime.lags import BOUNDS, LONG, SHORT, Histogram
 from counterplay.store.figures import Unfinished
 
 LINE = re.compile(r'(# (HELP|TYPE) \w+ .+|counterplay_\w+(\{(\w+="([^"\\]|\\.)*",?)+\})? -?[0-9.]+)')
@@ -93,3 +96,91 @@ def test_a_place_that_cannot_be_used_is_said_before_anything_runs(tmp_path: Path
         port = taken.url.rsplit(":", 1)[1].split("/")[0]
         with pytest.raises(ConfigError, match="cannot serve metrics"):
             metrics.Exporter(f"127.0.0.1:{port}", some_text)
+
+
+def samples(text: str) -> dict[str, float]:
+    """Series and their values."""
+    pairs = (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    return {series.removeprefix("counterplay_"): float(value) for series, value in pairs}
+
+
+def test_each_feed_tells_how_long_its_units_took(bench, lab, put, tmp_path: Path, monkeypatch) -> None:
+    """One observation a unit and step, and for each playbook what it had to wait for."""
+    from lab_plugin import Source
+
+    monkeypatch.setattr(Source, "id_field", "id")
+    monkeypatch.setattr(Source, "time_field", "at")
+    made = put("u1", b"[]")
+    happened = (made - timedelta(minutes=20)).strftime("%Y-%m-%dT%H:%M:%S")
+    lab.units["u1"] = (made, [json.dumps([{"id": "a", "at": happened}, {"id": "b"}]).encode()])
+    put("u2", b'[{"id": "c", "at": "yesterday"}]', minutes_ago=30)
+    sink = [{"uses": "lab.store", "with": {"to": "taken"}}]
+    playbooks = [bench.playbook(name, trigger={"uses": "lab.source"}, sinks=sink) for name in ("one", "two")]
+    file = tmp_path / "counterplay.prom"
+    assert bench.run(*playbooks, metrics_at=str(file)).exit_code == 0
+    text = file.read_text()
+    assert [line for line in text.splitlines() if not LINE.fullmatch(line)] == []
+    found = samples(text)
+
+    def counted(name: str, le: str = "+Inf", **labels: str) -> float:
+        about = "".join(f'{key}="{value}",' for key, value in {"feed": "lab.source", **labels}.items())
+        return found[f'{name}_seconds_bucket{{{about}le="{le}"}}']
+
+    assert (counted("event_available", "900"), counted("event_available", "1800")) == (0, 1)
+    assert counted("event_available") == 1, "a text that is no time says nothing"
+    assert (counted("unit_listed", "1800"), counted("unit_listed", "3600")) == (0, 1)
+    assert (counted("unit_listed", "7200"), counted("unit_fetched", "300")) == (2, 2)
+    for name in ("one", "two"):
+        assert counted("unit_acknowledged", "300", playbook=name) == 2
+        assert counted("event_acknowledged", "7200", playbook=name) == 1
+        assert counted("event_acknowledged", "3600", playbook=name) == 0
+    assert found['unit_listed_seconds_count{feed="lab.source"}'] == 2
+    assert 7000 < found['unit_listed_seconds_sum{feed="lab.source"}'] < 7500
+    assert found['units_fetched_total{feed="lab.source"}'] == 2
+    assert found['events_duplicate_total{feed="lab.source"}'] == 0
+    assert 1700 < found['feed_newest_age_seconds{feed="lab.source"}'] < 2100
+    assert found['feed_lag_seconds{feed="lab.source"}'] < 300
+
+
+def test_a_unit_that_is_fetched_again_is_measured_once(bench, lab, put, tmp_path: Path) -> None:
+    """A playbook that catches up says how long it waited; the source is not said to be late for it."""
+    put("u1", b'[{"id": "a"}]')
+    sink = [{"uses": "lab.store", "with": {"to": "taken"}}]
+    playbook = bench.playbook("one", trigger={"uses": "lab.source"}, sinks=sink)
+    lab.refusals["taken"].append(BlockedError("401"))
+    file = tmp_path / "counterplay.prom"
+    assert bench.run(playbook, metrics_at=str(file)).exit_code == 3
+    found = samples(file.read_text())
+    assert found['unit_fetched_seconds_count{feed="lab.source"}'] == 1
+    assert 'unit_acknowledged_seconds_count{feed="lab.source",playbook="one"}' not in found
+    assert bench.run(playbook, metrics_at=str(file)).exit_code == 0
+    found = samples(file.read_text())
+    assert lab.fetched == ["u1", "u1"]
+    assert 'unit_fetched_seconds_count{feed="lab.source"}' not in found
+    assert found['unit_acknowledged_seconds_count{feed="lab.source",playbook="one"}'] == 1
+
+
+def test_a_histogram_counts_what_took_at_most_so_long() -> None:
+    """A bound counts itself, and a clock that is behind takes nothing away."""
+    histogram = Histogram((1.0, 5.0))
+    for seconds in (-3.0, 1.0, 1.5, 5.0, 90.0):
+        histogram.observe(seconds)
+    assert histogram.cumulative() == [(1.0, 2), (5.0, 4), (float("inf"), 5)]
+    assert histogram.sum == 97.5
+
+
+def test_the_guide_names_what_there_is() -> None:
+    """Each metric in it exists, each histogram is in it with its bounds."""
+    guide = " ".join(
+        (Path(__file__).parents[3] / "docs" / "howto" / "watch-it.md").read_text("utf-8").split()
+    )
+    text = metrics.text(Figures(), [], Budgets(), Unfinished({}, 0)) + metrics.service(
+        reloads=0, working=True
+    )
+    kinds = dict(re.findall(r"# TYPE (counterplay_\w+) (\w+)", text))
+    named = {name.removesuffix("_bucket") for name in re.findall(r"counterplay_\w+", guide)}
+    assert named <= set(kinds)
+    assert {name for name, kind in kinds.items() if kind == "histogram"} <= named
+    assert {f"counterplay_{name}_seconds" for name in BOUNDS} <= named
+    for bounds in (LONG, SHORT):
+        assert ", ".join(f"{one:g}" for one in bounds) in guide

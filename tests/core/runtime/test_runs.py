@@ -13,7 +13,7 @@ from counterplay import BlockedError, ConfigError, PermanentError, RetryableErro
 from counterplay.clock import now, to_text
 from counterplay.hookspecs import EffectVerdict, RunRecord
 from counterplay.runtime import outcomes
-from counterplay.store.runs import RunStore, StoredStep
+from counterplay.store.runs import Lease, RunStore, StoredStep
 
 TICKET = b'{"id": "e1", "ticket": "T-1"}'
 KEY = "acme-key-0123456789"
@@ -193,9 +193,10 @@ def crashed(bench: Any, step: str, intent: dict[str, Any], calls: list[Any]) -> 
         begun = StoredStep(step, intent["uses"], "running", 1, None, None, None, to_text(now()), None)
         with database.write() as connection:
             runs.put_step(connection, run.id, begun)
-        runs.intend(run.id, step, {"tenant": "acme", "connection": "acme", "subject": None, **intent})
+        lease = Lease(run.id, run.segment + 1)
+        runs.intend(lease, step, {"tenant": "acme", "connection": "acme", "subject": None, **intent})
         for call in calls:
-            runs.add_call(run.id, step, call)
+            runs.add_call(lease, step, call)
     return str(run.id)
 
 

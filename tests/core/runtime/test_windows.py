@@ -155,6 +155,15 @@ def test_what_waits_is_not_given_up_at_the_edge() -> None:
     assert moved.after_work([BASE + day]).mark == BASE + day
 
 
+def test_what_is_within_the_margins_of_the_edge_is_not_given_up() -> None:
+    """It is asked for from where it begins, until only the least margin is left."""
+    cursor, minute = Cursor(BASE, BASE, BASE), timedelta(minutes=1)
+    assert cursor.after_expiry(BASE + 5 * minute) == (cursor, ())
+    moved, holes = cursor.after_expiry(BASE + 6 * minute)
+    assert moved.listed == BASE + 6 * minute
+    assert holes == (Hole(BASE, BASE + 6 * minute, seen=False),)
+
+
 def test_a_window_is_closed_when_it_is_whole_and_has_settled() -> None:
     """The newest window, which ends now, never is; a full one is after its settling time."""
     hour, settle = timedelta(hours=1), timedelta(minutes=5)

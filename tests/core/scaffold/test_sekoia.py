@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -89,17 +90,41 @@ def module(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def host(module: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginHost]:
-    """The skeleton, loaded."""
-    files, _ = skeleton(read_module(module), "weather")
-    for name, text in files.items():
-        path = tmp_path / "made" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.syspath_prepend(tmp_path / "made" / "src")
-    yield PluginHost.load([EntryPoint("weather", "counterplay_weather", "counterplay")])
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, str]], PluginHost]]:
+    """Write the files of a skeleton that is called `weather`, and load it."""
+
+    def _made(files: dict[str, str]) -> PluginHost:
+        for name, text in files.items():
+            path = tmp_path / "made" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        monkeypatch.syspath_prepend(tmp_path / "made" / "src")
+        return PluginHost.load([EntryPoint("weather", "counterplay_weather", "counterplay")])
+
+    yield _made
     for name in [name for name in sys.modules if name.startswith("counterplay_weather")]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def host(module: Path, made: Callable[[dict[str, str]], PluginHost]) -> PluginHost:
+    """The skeleton, loaded."""
+    files, _ = skeleton(read_module(module), "weather")
+    return made(files)
+
+
+def broken(host: PluginHost, folder: Path) -> list[tuple[str, str, str]]:
+    """The rules that can be told from the files, and are not kept."""
+    wrong = []
+    for info in host.modules.values():
+        case = Case(host, info, None, folder / info.uses)
+        for rule in RULES.values():
+            if rule.check.__module__ == declared_rules.__name__ and info.kind in rule.kinds:
+                try:
+                    rule.check(case)
+                except Broken as error:
+                    wrong.append((info.uses, rule.name, str(error)))
+    return wrong
 
 
 def test_each_part_becomes_a_module(host: PluginHost) -> None:
@@ -116,16 +141,7 @@ def test_each_part_becomes_a_module(host: PluginHost) -> None:
 
 def test_what_the_modules_declare_keeps_every_rule(host: PluginHost, tmp_path: Path) -> None:
     """Everything that can be told from the files passes the conformance kit."""
-    wrong = []
-    for info in host.modules.values():
-        case = Case(host, info, None, tmp_path / info.uses)
-        for rule in RULES.values():
-            if rule.check.__module__ == declared_rules.__name__ and info.kind in rule.kinds:
-                try:
-                    rule.check(case)
-                except Broken as broken:
-                    wrong.append((info.uses, rule.name, str(broken)))
-    assert wrong == []
+    assert broken(host, tmp_path) == []
 
 
 def test_the_schemas_say_the_same(host: PluginHost) -> None:
@@ -150,6 +166,109 @@ def test_the_hosts_are_those_of_the_settings(host: PluginHost) -> None:
     """Credentials go nowhere else."""
     account: Any = host.module("weather.account").cls("w", {"base_url": "https://w.example/api"})
     assert account.origins() == ("https://w.example",)
+
+
+ODD = {
+    "manifest": {
+        "name": 'Odd "Station"',
+        "configuration": {
+            "properties": {
+                "base-url": {"type": "string"},
+                "wait": {"type": "integer", "minimum": 1, "exclusiveMinimum": True},
+                "proxy": {"$ref": "#/definitions/proxy", "default": {"port": "many"}},
+            },
+            "definitions": {"proxy": {"type": "object", "properties": {"port": {"type": "integer"}}}},
+        },
+    },
+    "action_import": {
+        "name": '1st "import"',
+        "description": 'Say """hi""" \\ "',
+        "arguments": {
+            "definitions": {"z": {"type": "string"}},
+            "properties": {
+                "any": {"type": "any"},
+                "pattern": {"type": "string", "pattern": "["},
+                "lost": {"$ref": "https://elsewhere.example/x.json#/y"},
+                "gone": {"$ref": "#/definitions/gone"},
+                "true": True,
+                "tags": {"type": "object", "properties": {}, "additionalProperties": {"type": "string"}},
+                "both": {
+                    "allOf": [
+                        {"type": "object", "properties": {"a": {"type": "string"}}},
+                        {"type": "object", "properties": {"b": {"type": "string"}}},
+                    ]
+                },
+                "z": {"$ref": "#/definitions/z"},
+            },
+            "required": ["z", "nowhere"],
+        },
+        "results": {
+            "definitions": {"z": {"type": "integer"}},
+            "properties": {"z": {"$ref": "#/definitions/z"}, "y": {"$ref": "#/properties/z"}},
+        },
+    },
+    "action_action": {"arguments": "none", "results": ["x"]},
+    "trigger_account": {"name": "Account", "arguments": {"properties": ["x"], "required": True}},
+    "connector_account": {},
+}
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """A module with names that Python reserves, and schemas that are none."""
+    folder = tmp_path / "Odd"
+    folder.mkdir()
+    for name, document in ODD.items():
+        (folder / f"{name}.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_a_module_of_odd_names_and_schemas_becomes_a_plugin_all_the_same(
+    odd: Path, made: Any, tmp_path: Path
+) -> None:
+    """Its modules load and keep every rule that can be told from the files; what was lost is named."""
+    files, notes = skeleton(read_module(odd), "weather")
+    host = made(files)
+    assert host.problems == []
+    assert broken(host, tmp_path) == []
+    assert sorted(host.modules) == [
+        "weather.account",
+        "weather.account_connector",
+        "weather.account_trigger",
+        "weather.action_action",
+        "weather.import_action",
+    ]
+    tomllib.loads(files["pyproject.toml"])
+    said = "\n".join(notes)
+    for line in (
+        "weather.import_action: 'any' is no JSON Schema ('any' is not valid under any of the given schemas)",
+        "weather.import_action: 'pattern' is no JSON Schema ('[' is not a 'regex'), so it takes anything",
+        "the reference 'https://elsewhere.example/x.json#/y' leads nowhere here, so it takes anything",
+        "the reference '#/$defs/gone' leads nowhere here",
+        "weather.account: the default of 'proxy' does not fit it, and is left out",
+    ):
+        assert line in said
+    schema = host.module("weather.import_action").schema
+    valid = jsonschema.Draft202012Validator(schema).is_valid
+    assert valid({"z": "a", "both": {"a": "x", "b": "y"}, "tags": {"x": "y"}, "lost": 3, "true": []})
+    assert not valid({"z": 1})
+    assert not valid({"tags": {"x": 1}, "z": "a"})
+    result = jsonschema.Draft202012Validator({"$defs": schema["$defs"], "$ref": "#/$defs/result"})
+    assert result.is_valid({"z": 1, "y": 2})
+    assert not result.is_valid({"y": "a"})
+    wait = {"properties": {"wait": host.module("weather.account").schema["properties"]["wait"]}}
+    assert not jsonschema.Draft202012Validator(wait).is_valid({"wait": 1})
+
+
+def test_every_file_that_cannot_be_read_is_named(odd: Path) -> None:
+    """Not the first alone."""
+    (odd / "action_broken.json").write_text("{")
+    (odd / "trigger_list.json").write_text("[]")
+    with pytest.raises(ConfigError) as error:
+        read_module(odd)
+    first, second = str(error.value).splitlines()
+    assert "action_broken.json: cannot be read: " in first
+    assert second.endswith("trigger_list.json: it is no JSON object")
 
 
 def test_what_is_not_carried_over_is_said(module: Path) -> None:

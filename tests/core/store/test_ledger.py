@@ -112,4 +112,4 @@ def test_the_commands_say_the_same(
     (letter,) = json.loads(letters.output)
     assert (letter["reason"], letter["unit"], letters.exit_code) == ("413", "u0", 1)
     assert runner.invoke(playbook, ["dead-letters", str(letter["id"])]).output == '{"x":1}'
-    assert runner.invoke(playbook, ["ledger", "retry"]).output == "2 units are tried again\n"
+    assert runner.invoke(playbook, ["ledger", "retry"]).output == "2 units to be tried again\n"

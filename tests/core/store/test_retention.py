@@ -57,7 +57,7 @@ def a_full_one(runs: RunStore) -> None:
     child = child_id(RUN.id, "each", 0)
     assert runs.begin(child, 1)
     runs.intend(
-        child,
+        Lease(child, 1),
         "b",
         {
             "uses": "x",

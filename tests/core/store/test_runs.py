@@ -1,15 +1,19 @@
 """Runs, steps and the journal of effects, as a resumed run finds them."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from counterplay import audit
 from counterplay.clock import now, to_text
 from counterplay.store.children import NewChild, cancel, child_id, children_of, spawn
 from counterplay.store.database import open_database
-from counterplay.store.runs import Lease, LeaseLost, NewRun, OnceKey, RunStore, StoredStep, run_id
+from counterplay.store.runs import EffectEnd, Lease, LeaseLost, NewRun, OnceKey, RunStore, StoredStep, run_id
 from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import snapshot
 
@@ -98,6 +102,30 @@ def test_runs_are_due_by_age_and_by_their_wake(runs: RunStore) -> None:
     assert runs.with_status("waiting", "blocked") == [("r-b", 2), ("r-c", 2)]
 
 
+def test_the_next_queued_run_is_found_without_sorting_all_that_wait(runs: RunStore) -> None:
+    """One commit may bring tens of thousands; to start one of them costs what it costs with ten."""
+    add(runs, *(replace(RUN, id=f"r-{number:03}", run_key=str(number)) for number in range(300)))
+    with runs.database.write() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    plans: list[str] = []
+
+    @sa.event.listens_for(runs.database.engine, "before_cursor_execute")
+    def explained(connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "cp_run.rank" not in statement:
+            return
+        how = "EXPLAIN QUERY PLAN " if runs.database.sqlite else "EXPLAIN "
+        cursor = connection.connection.driver_connection.cursor()
+        cursor.execute(how + statement, parameters)
+        plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
+
+    assert [identity for identity, _ in runs.due(2)] == ["r-000", "r-001"]
+    assert len(plans) == 2  # whose turn it is, and their next runs
+    for plan in plans:
+        assert "cp_run_turn" in plan
+        assert "TEMP B-TREE" not in plan
+        assert "Sort" not in plan
+
+
 def test_only_the_current_segment_begins(runs: RunStore, run: str) -> None:
     """A resumed segment of before the park, and one of an ended run, do nothing."""
     assert runs.begin(run, 1)
@@ -149,20 +177,25 @@ def test_a_step_is_one_row_and_what_did_not_end_it_is_an_attempt(runs: RunStore,
 
 def test_a_step_and_its_effect_end_together(runs: RunStore, run: str) -> None:
     """The journal has the state before, each request, the outcome and the read-back."""
-    runs.expect(begun(runs, run), running("a"))
-    runs.intend(run, "a", INTENT)
-    runs.add_call(run, "a", {"method": "POST", "url": "https://x/close", "body": None})
-    runs.intend(run, "a", {**INTENT, "before": {"status": "closed"}})  # a second attempt
-    runs.add_call(run, "a", {"method": "POST", "url": "https://x/close", "body": None})
+    lease = begun(runs, run)
+    runs.expect(lease, running("a"))
+    calls = [{"method": "POST", "url": f"https://x/'close\"/{number}", "body": None} for number in range(3)]
+    runs.intend(lease, "a", INTENT)
+    runs.add_call(lease, "a", calls[0])
+    runs.intend(lease, "a", {**INTENT, "before": {"status": "closed"}})  # a second attempt
+    runs.add_call(lease, "a", calls[1])
+    runs.add_call(lease, "a", calls[2])
     (open_effect,) = runs.effects(run)
-    assert (open_effect.status, open_effect.before, len(open_effect.calls)) == (
-        "intended",
-        {"status": "open"},
-        2,
+    assert (open_effect.status, open_effect.before) == ("intended", {"status": "closed"})
+    assert open_effect.calls == calls
+    runs.end_step(
+        lease,
+        replace(running("a"), status="succeeded", result={"ok": True}),
+        EffectEnd("done", {"ok": True}, verified=True),
     )
-    with runs.database.write() as connection:
-        runs.put_step(connection, run, replace(running("a"), status="succeeded", result={"ok": True}))
-        runs.end_effect(connection, run, "a", "done", {"ok": True}, verified=True)
+    assert audit.verify(runs.database).flaws == ()
+    assert [json.loads(one.body)["calls"] for one in audit.entries(runs.database)] == [calls]
+    assert [(one.status, one.result) for one in runs.steps(run)] == [("succeeded", {"ok": True})]
     (ended,) = runs.effects(run)
     assert (ended.status, ended.result, ended.verified) == ("done", {"ok": True}, True)
     assert [one.step_id for one in runs.effects_since("2020")] == ["a"]
@@ -195,6 +228,31 @@ def test_a_segment_that_lost_its_run_writes_nothing(runs: RunStore, run: str) ->
         raise AssertionError("it got in")
     with runs.leased(begun(runs, run)) as connection:
         assert connection is not None
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_segment_that_lost_its_run_journals_no_effect(runs: RunStore, run: str, told: bool) -> None:
+    """Neither an intent nor a request, whether the step was on record by then or not; so it sends nothing."""
+    lost = begun(runs, run)
+    runs.expect(lost, running("a"))
+    if told:
+        runs.tell(0)
+    runs.park(run, "queued", None, None)
+    with pytest.raises(LeaseLost):
+        runs.intend(lost, "a", INTENT)
+    assert runs.effects(run) == []
+
+    holder = begun(runs, run)
+    runs.intend(holder, "a", INTENT)
+    with pytest.raises(LeaseLost):
+        runs.add_call(lost, "a", {"method": "POST", "url": "https://x/close", "body": None})
+    with pytest.raises(LeaseLost):
+        runs.write_step(lost, replace(running("a"), status="failed"))
+    with pytest.raises(LeaseLost):
+        runs.end_step(lost, replace(running("a"), status="failed"), EffectEnd("failed"))
+    assert [(one.status, one.calls) for one in runs.effects(run)] == [("intended", [])]
+    assert list(audit.entries(runs.database)) == []
+    assert [one.status for one in runs.steps(run)] == (["running"] if told else [])
 
 
 def test_how_the_steps_ended_is_written_by_the_segment_that_holds_the_run(runs: RunStore, run: str) -> None:
@@ -286,13 +344,13 @@ def test_a_step_that_takes_long_is_told_before_it_ends(runs: RunStore, run: str)
     runs.tell(0)
     assert [one.step_id for one in runs.steps(run)] == ["a"]
     runs.expect(lease, replace(step, step_id="b"))
-    runs.intend(run, "b", INTENT)
+    runs.intend(lease, "b", INTENT)
     assert [one.step_id for one in runs.steps(run)] == ["a", "b"]
 
 
 def test_runs_are_found_by_entity_and_time(runs: RunStore, run: str) -> None:
     """Whom an effect touched, or what the event names."""
-    runs.intend(run, "a", INTENT)
+    runs.intend(begun(runs, run), "a", INTENT)
 
     def found(**rest: object) -> list[str]:
         return [one.id for one in runs.newest(playbook=None, status=None, limit=9, **rest)]  # type: ignore[arg-type]

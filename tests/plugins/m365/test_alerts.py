@@ -74,6 +74,32 @@ def test_later_polls_overlap(context: Context, clock: list[datetime], wire: resp
     )
 
 
+def test_what_happened_within_this_second_is_asked_for(
+    context: Context, clock: list[datetime], wire: responses.RequestsMock
+) -> None:
+    """A run right after a change gets it; the mark is no later than what was asked for."""
+    wire.get(URL, json={"value": []})
+    clock[0] = NOW + timedelta(milliseconds=257)
+
+    page = Alerts({}).poll(context, None, SINCE)
+
+    assert query(wire.calls[-1])["$filter"].endswith(" le 2026-03-02T08:00:00.257Z")
+    assert page.cursor["mark"] == "2026-03-02T08:00:00.257Z"
+    clock[0] = NOW + timedelta(minutes=1)
+    Alerts({}).poll(context, page.cursor, SINCE)
+    assert "ge 2026-03-02T07:50:00.257Z and" in query(wire.calls[-1])["$filter"]
+
+
+def test_a_clock_that_was_set_back_within_a_second_moves_no_mark_back(
+    context: Context, clock: list[datetime], wire: responses.RequestsMock
+) -> None:
+    """Times are compared as times: as texts, a fraction comes before the whole second."""
+    wire.get(URL, json={"value": []})
+    cursor = {"mark": "2026-03-02T08:00:00.257Z", "revisited": "2026-03-02T08:00:00Z"}
+
+    assert Alerts({}).poll(context, cursor, SINCE).cursor["mark"] == "2026-03-02T08:00:00.257Z"
+
+
 def test_filters_are_left_to_graph(
     context: Context, clock: list[datetime], wire: responses.RequestsMock
 ) -> None:

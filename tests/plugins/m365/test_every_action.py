@@ -41,7 +41,7 @@ from counterplay.runtime.planning import rehearse, way_back
 from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.runtime.results import Outcome
 from counterplay.store.database import open_database
-from counterplay.store.runs import NewRun, RunStore, StoredEffect, run_id
+from counterplay.store.runs import EffectEnd, Lease, NewRun, RunStore, StoredEffect, run_id
 from counterplay_m365.tenant import Tenant
 from counterplay_sim.digest import state
 from counterplay_sim.faults import Fault, FaultPlan
@@ -168,6 +168,7 @@ class Attempt:
         new = NewRun(self.run_id, "tenant", "test", key, {"name": "test"}, b"{}", {}, {}, {})
         with self.ground.runs.database.write() as connection:
             self.ground.runs.add(connection, [new])
+        assert self.ground.runs.begin(self.run_id, 1)
 
     def go(self, stop: threading.Event | None = None) -> Outcome:
         """One attempt. InterruptedWork: `stop` was set meanwhile."""
@@ -184,14 +185,15 @@ class Attempt:
                 http=http, connection=self.ground.connection, run_id=self.run_id, step_id="act"
             )
             try:
-                outcome = runner.attempt(self.uses, action, context, "tenant", self.journal())
+                outcome = runner.attempt(
+                    self.uses, action, context, Lease(self.run_id, 1), "tenant", self.journal()
+                )
             finally:
                 assert not http.problems, http.problems[0]
         if outcome.effect is not None:
             with self.ground.runs.database.write() as connection:
-                self.ground.runs.end_effect(
-                    connection, self.run_id, "act", outcome.effect, result=outcome.result, error=outcome.error
-                )
+                end = EffectEnd(outcome.effect, outcome.result, outcome.error)
+                self.ground.runs.end_effect(connection, self.run_id, "act", end)
         return outcome
 
     @contextmanager

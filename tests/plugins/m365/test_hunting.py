@@ -47,6 +47,18 @@ def test_each_run_asks_for_what_happened_since_the_last(
     ]
 
 
+def test_rows_of_this_second_are_asked_for(
+    context: Context, clock: list[datetime], wire: responses.RequestsMock
+) -> None:
+    """They can be seen already; the mark stays before them, so that the rest of the second comes too."""
+    wire.post(URL, json={"results": []})
+    clock[0] = NOW + timedelta(milliseconds=700)
+    page = Hunting(QUERY).poll(context, None, SINCE)
+
+    assert sent(wire)[0]["Timespan"] == "2026-03-01T08:00:00Z/2026-03-02T08:00:01Z"
+    assert page.cursor["mark"] == "2026-03-02T08:00:00Z"
+
+
 def test_the_key_columns_make_a_row_the_same() -> None:
     """By default the whole row, in whatever order; else the columns that the author names."""
     rows = [b'{"Timestamp":"t","ReportId":1,"Seen":"a"}', b'{"Seen":"b","ReportId":1,"Timestamp":"t"}']

@@ -1,8 +1,17 @@
 """Which of Microsoft's documented limits a request counts against."""
 
-import pytest
+from urllib.parse import quote
 
+import pytest
+import requests
+import responses
+
+from counterplay import StepContext
 from counterplay_m365 import limits
+from counterplay_m365.graph import Graph
+from counterplay_m365.tenant import tenant
+
+GRAPH = "https://graph.microsoft.com/v1.0"
 
 
 def named(method: str, address: str) -> dict[str, tuple[float, float, float]]:
@@ -41,6 +50,27 @@ def test_each_service_has_its_own(
 def test_a_mailbox_works_on_four_requests_at_once(path: str) -> None:
     """Whatever is asked of it, and however its user is written."""
     assert named("GET", f"/v1.0{path}")["mailbox ana for app-1 in t-1, at once"][0] == 4
+
+
+@pytest.mark.parametrize("asked", ["Ana@Contoso.com", "ana-id"])
+def test_a_mailbox_is_counted_once_by_whatever_name(
+    context: StepContext, wire: responses.RequestsMock, asked: str
+) -> None:
+    """Once the user was read, the id and the principal name are the same mailbox, in any spelling."""
+    wire.get(f"{GRAPH}/users/{quote(asked)}", json={"id": "Ana-Id", "userPrincipalName": "ana@contoso.com"})
+    connection = tenant(context)
+
+    def counted(name: str) -> set[str]:
+        path = f"{GRAPH}/users/{name}/mailFolders/inbox/messageRules"
+        found = connection.limits(requests.Request("GET", path).prepare())
+        return {one.name for one in found if one.name.startswith("mailbox")}
+
+    assert counted("ana%40contoso.com") != counted("ana-id")
+
+    Graph(context).user(asked, ("id", "userPrincipalName"))
+
+    assert counted("ana%40contoso.com") == counted("ANA@contoso.com") == counted("ana-id")
+    assert counted("bob@contoso.com") != counted("ana-id")
 
 
 def test_what_all_tenants_of_an_app_have_together_is_shared() -> None:

@@ -43,6 +43,7 @@ class Lab:
     taken: defaultdict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
     acted: list[str] = field(default_factory=list)
     act: Callable[[StepContext, JsonObject], JsonObject] = lambda _context, arguments: {"echo": arguments}
+    read_back: JsonObject = field(default_factory=lambda: {"pressed": True})
     guard: Callable[[EffectIntent], EffectVerdict | None] = lambda _intent: None
     ended: list[JsonObject] = field(default_factory=list)
     domains: Sequence[str] | Exception = ()
@@ -162,7 +163,7 @@ class Press(Act):
         return "button"
 
     def settled(self, context: StepContext, before: JsonObject) -> JsonObject | None:
-        return {"pressed": True} if LAB.acted else None
+        return LAB.read_back if LAB.acted else None
 
 
 @hookimpl
