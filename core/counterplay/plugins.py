@@ -173,6 +173,16 @@ class PluginHost:
         hint = f"did you mean {near[0]!r}?" if near else "`playbook modules` lists them"
         raise ConfigError(f"no module is called {uses!r}", hint=hint)
 
+    def unreadable(self) -> dict[str, str]:
+        """The modules whose schema cannot be read, and why. It reads all that are not read yet."""
+        found = {}
+        for uses, info in self.modules.items():
+            try:
+                _ = info.schema
+            except PluginLoadError as error:
+                found[uses] = str(error)
+        return found
+
     @cached_property
     def _removed(self) -> dict[str, str]:
         """What to write instead of the modules that plugins no longer have."""

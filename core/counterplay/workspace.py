@@ -235,6 +235,7 @@ class Workspace:
         if "store" in document.data:
             yield from store_findings(document, document.data["store"], SHORTEST)
         yield from self._retention_findings(document, document.data.get("retention"))
+        yield from self._guardrail_findings(document, document.data.get("guardrails"))
         connections = document.data.get("connections")
         if isinstance(connections, dict):
             for name, settings in connections.items():
@@ -254,6 +255,33 @@ class Workspace:
                 "the engine's rows would be kept for longer than the runs",
                 "keep runs for longer, or write a shorter `engine:`",
             )
+
+    def _guardrail_findings(self, document: Document, given: object) -> Iterator[Finding]:
+        """A limit whose name is misspelt would bound nothing, and nobody would know."""
+        limits = given if isinstance(given, dict) else {}
+        actions = limits.get("effects_per_hour")
+        for uses in actions if isinstance(actions, dict) else ():
+            place = ("guardrails", "effects_per_hour", str(uses))
+            if uses == "*":
+                continue
+            try:
+                info = self.host.module(str(uses))
+            except ConfigError as error:
+                yield document.finding(place, error.message, error.hint or "", key=True)
+                continue
+            if not getattr(info.cls, "effect", False):
+                hint = "name an action that does, or `*` for all of them"
+                text = f"{uses} changes nothing, so that nothing counts"
+                yield document.finding(place, text, hint, key=True)
+        for key in ("effects_per_hour_by_playbook", "runs_per_hour"):
+            names = limits.get(key)
+            for name in names if isinstance(names, dict) else ():
+                known = self.playbooks()
+                meant = str(name).removeprefix("undo-")  # what takes a run back counts under its own name
+                hint = did_you_mean(meant, known, "") if meant not in known else ""
+                if hint:  # any other name may be that of a file elsewhere
+                    place = ("guardrails", key, str(name))
+                    yield document.finding(place, f"no playbook is called {name!r}", hint, key=True)
 
     def _connection_kinds(self) -> list[str]:
         return sorted(uses for uses, info in self.host.modules.items() if info.kind == "connection")

@@ -362,3 +362,26 @@ def test_a_workspace_file_of_10_mb_is_refused(host: PluginHost, folder: Path) ->
         _ = workspace(host, folder, "store: sqlite:///x\n" + "#" * 10_000_000).config
 
     assert "1,000,000 is the limit" in str(caught.value)
+
+
+def test_limits_that_would_bound_nothing_are_findings(host: PluginHost, folder: Path) -> None:
+    """A misspelt action or playbook under `guardrails` is told with its place, else it would fail open."""
+    (folder / "playbooks").mkdir()
+    (folder / "playbooks" / "contain.yaml").touch()
+    made = workspace(
+        host,
+        folder,
+        "guardrails:\n"
+        "  effects_per_hour: {m365.blok_sign_in: 1, m365.block_sign_in: 1, m365.get_user: 1, '*': 9}\n"
+        "  runs_per_hour: {contian: 1, contain: 1, undo-contain: 1, of-another-folder: 1, '*': 1}\n",
+    )
+
+    with pytest.raises(PlaybookError) as caught:
+        made.config  # noqa: B018  # reading it is the test
+
+    assert [str(one) for one in caught.value.findings] == [
+        "counterplay.yaml:2:22: no module is called 'm365.blok_sign_in'; did you mean 'm365.block_sign_in'?",
+        "counterplay.yaml:2:67: m365.get_user changes nothing, so that nothing counts; name an action that "
+        "does, or `*` for all of them",
+        "counterplay.yaml:3:19: no playbook is called 'contian'; did you mean 'contain'?",
+    ]

@@ -104,6 +104,7 @@ def test_a_person_may_agree_to_go_past_a_limit(bench: Any) -> None:
     ended = bench.run(event={"user": bench.user(2)["id"]})
 
     assert "`guardrails.effects_per_hour.*` allows 1" in question["question"]
+    assert f"m365.block_sign_in on {bench.user(3)['userPrincipalName']}: " in question["question"]
     assert bench.user(3)["accountEnabled"] is False
     assert ended.exit_code == 3, "the next effect is past the limit, too"
     logged = [json.loads(line) for line in bench.call("audit", "export").stdout.splitlines()]

@@ -102,6 +102,7 @@ def test_guards_are_heard_in_a_plan(bench: Any, block: Callable[..., Any]) -> No
     bench.write(block(user["id"], id="block"))
 
     assert by_step(bench.plan())["block"]["guard"].startswith("refuses: ")
+    assert bench.call("plan", "test", "--event", str(bench.root / "event.json")).exit_code == 1
 
 
 def test_the_text_names_people_calls_permissions_and_the_way_back(
@@ -155,6 +156,29 @@ def test_a_plan_stops_to_ask_when_the_state_drifted(bench: Any, approved: Path) 
     assert result.exit_code == 3
     assert "not as it was when the plan was made: accountEnabled differs" in result.stdout
     assert bench.writes == []
+
+
+def test_who_agrees_that_the_state_drifted_has_not_agreed_to_go_past_a_limit(
+    bench: Any, approved: Path
+) -> None:
+    """Each question is its own, and says whom the effect would touch."""
+    (tenant,) = bench.simulator._tenants.values()
+    tenant.change_user(bench.user(), {"accountEnabled": False}, app="somebody", request="r")
+    bench.configure(guardrails={"effects_per_hour": {"*": 0}})
+    asked = []
+    for _ in range(2):
+        assert bench.call("run", "test", "--plan-file", str(approved)).exit_code == 3
+        (question,) = json.loads(bench.call("approvals", "--json").stdout)
+        asked.append(question["question"])
+        bench.call("approve", question["id"])
+
+    result = bench.call("run", "test", "--plan-file", str(approved))
+
+    whom = f"m365.block_sign_in on {bench.user()['userPrincipalName']}: "
+    assert [text.startswith(whom) for text in asked] == [True, True]
+    assert ["accountEnabled differs" in text for text in asked] == [True, False]
+    assert ["`guardrails.effects_per_hour.*` allows 0" in text for text in asked] == [False, True]
+    assert result.exit_code == 0, result.stdout
 
 
 def test_a_plan_stops_to_ask_when_a_call_differs(bench: Any, approved: Path) -> None:

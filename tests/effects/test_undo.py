@@ -86,6 +86,25 @@ def test_a_second_undo_finds_nothing_to_do(bench: Any, contained: str) -> None:
     assert result.stdout.count("was as before already") == 2
 
 
+def test_the_plan_of_an_undo_shows_what_is_as_before_and_what_was_changed_since(
+    bench: Any, contained: str
+) -> None:
+    """Only what the undo would send counts as a write."""
+    (tenant,) = bench.simulator._tenants.values()
+    user = tenant.users[bench.effects(bench.runs()[0])[0].target]
+    first, *rest = tenant.rules[user["id"]]
+    tenant.rules.put(user["id"], [{**first, "isEnabled": True}, *rest])
+    tenant.change_user(user, {"accountEnabled": True}, app="somebody", request="r")
+
+    result = bench.call("undo", contained, "--plan")
+
+    assert result.exit_code == 1
+    assert "in all: 0 changes, 0 writes" in result.stdout
+    assert "not taken back: the effect of m365.disable_inbox_rules does not stand any more" in result.stdout
+    assert f"m365.block_sign_in on {user['userPrincipalName']}: is as before already" in result.stdout
+    assert "in all: 1 change, " in bench.call("undo", contained, "--plan", "--force").stdout
+
+
 def test_texts_of_an_effect_are_no_templates(bench: Any) -> None:
     """An identifier with braces goes back to the service as it came."""
     from counterplay.runtime.undo import Prospect, undo_run

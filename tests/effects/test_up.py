@@ -94,6 +94,22 @@ LOOK = {
 }
 
 
+def questions(told: list[str]) -> list[str]:
+    """The lines of the log that ask somebody something; each names its run."""
+    return [line for line in told if "asks: Go on? `playbook approve a-" in line]
+
+
+def test_what_people_have_to_look_at_stands_in_the_log_once(bench: Any) -> None:
+    """A question that a run asks is told when it comes up, not at every look."""
+    alerts(bench, {"id": "ask", "uses": "std.approval", "with": {"question": "Go on?"}})
+
+    with running(bench) as service:
+        service.until(lambda: len(questions(service.told)) >= 2)
+
+    asked = questions(service.told)
+    assert len(set(asked)) == len(asked)
+
+
 def test_it_runs_the_enabled_playbooks_and_ends_gracefully(bench: Any) -> None:
     """Those on the tenant's events run; what is disabled or started by hand is out, by name."""
     alerts(bench, LOOK)

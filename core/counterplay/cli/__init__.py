@@ -6,7 +6,6 @@ import os
 import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 import click
 
@@ -234,5 +233,7 @@ def _complain(error: CounterplayError, debug: bool) -> None:
         import traceback
 
         traceback.print_exception(error)
-    text: Any = str(error)
+    from counterplay.cli.output import visible
+
+    text = "\n".join(map(visible, str(error).split("\n")))
     click.echo(text if "\n" in text or error.path else f"error: {text}", err=True)

@@ -18,7 +18,8 @@ def check(names: tuple[str, ...], check_all: bool, as_json: bool) -> None:
     """Check playbooks: YAML, schema, modules and their arguments, references, expressions, connections.
 
     Without a name it checks the workspace's own playbooks, or the shipped ones where there is no
-    workspace. Prints every finding as `file:line:column: what is wrong; what to write`.
+    workspace; counterplay.yaml in any case. Prints every finding as `file:line:column: what is wrong;
+    what to write`.
 
     Exits 0 when nothing is wrong, 2 when something is.
     """
@@ -36,8 +37,11 @@ def check(names: tuple[str, ...], check_all: bool, as_json: bool) -> None:
         names = tuple(every if check_all or not own else own)
     wrong: list[dict[str, object]] = []
     lines: list[str] = []
-    for name in names:
+    for name in (None, *names):
         try:
+            if name is None:
+                _ = workspace.config  # every run reads it, also of a playbook that names no connection
+                continue
             found = load_playbook(workspace, name)
             if isinstance(found, PlaybookSet):
                 members(workspace, found, {})
@@ -56,9 +60,10 @@ def check(names: tuple[str, ...], check_all: bool, as_json: bool) -> None:
         except ConfigError as error:
             lines.append(str(error))
             wrong.append(
-                {"file": str(error.path or name), "message": error.message, "hint": error.hint or ""}
+                {"file": str(error.path or name or ""), "message": error.message, "hint": error.hint or ""}
             )
     lines = list(dict.fromkeys(lines))
+    wrong = [one for place, one in enumerate(wrong) if one not in wrong[:place]]
     if as_json:
         print_json({"checked": list(names), "findings": wrong})
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from counterplay.cli.output import counted, json_option, print_json
+from counterplay.cli.output import counted, json_option, print_json, say, visible
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def plan(
     and are not sent. What depends on an unsent write, on an approval or on a wait is listed with its
     condition. `--json` makes a file that `playbook run NAME --plan-file FILE` carries out.
 
-    Exits 0, or 1 when a step would fail, 2 when the input is invalid.
+    Exits 0, or 1 when a step would fail or a guard would refuse it, 2 when the input is invalid.
     """
     make_plans(name, event_file, live, limit, inputs, connections, as_json)
 
@@ -116,7 +116,7 @@ def make_plans(
             print_plan(one_plan)
         if not plans:
             click.echo("nothing to plan for: no event is there, or passes the filter")
-    if any(step.does == "fails" for one_plan in plans for step in one_plan.steps):
+    if any(step.would_fail for one_plan in plans for step in one_plan.steps):
         raise SystemExit(1)
 
 
@@ -162,17 +162,18 @@ def _given(events: Sequence[bytes], meta: dict[str, Any]) -> Iterator[Event]:
 
 
 def print_plan(one: Plan) -> None:
-    click.echo(click.style(f"{one.playbook}: what a run would do", bold=True))
+    say(f"{one.playbook}: what a run would do", bold=True)
     if not one.document.get("steps"):
         click.echo("  it starts no runs: each event that passes is delivered")
     event = json.dumps(one.event, ensure_ascii=False)
     if one.event:
-        click.echo(f"  event {event if len(event) <= 120 else event[:120] + '…'}")
+        say(f"  event {event if len(event) <= 120 else event[:120] + '…'}")
     if one.filtered is not None:
-        click.echo(f"  nothing: no run starts ({one.filtered})\n")
+        say(f"  nothing: no run starts ({one.filtered})")
+        click.echo()
         return
     if one.once_per is not None:
-        click.echo(f"  once per {one.once_per!r}: a run that holds this key would suppress it")
+        say(f"  once per {one.once_per!r}: a run that holds this key would suppress it")
     for step in one.steps:
         _print_step(step)
     changes = one.effects
@@ -180,9 +181,9 @@ def print_plan(one: Plan) -> None:
     lasting = sorted({step.uses for step in changes if step.undo is None and step.calls != ()})
     people = sorted({step.subject or step.target or "(not known yet)" for step in changes})
     in_all = f"{counted(len(changes), 'change')}, {counted(writes, 'write')}"
-    click.echo(f"  in all: {in_all}" + (f", on {', '.join(people)}" if people else ""))
+    say(f"  in all: {in_all}" + (f", on {', '.join(people)}" if people else ""))
     if lasting:
-        click.echo(f"  cannot be taken back: {', '.join(lasting)}")
+        say(f"  cannot be taken back: {', '.join(lasting)}")
     click.echo("  nothing was sent\n")
 
 
@@ -190,27 +191,28 @@ def _print_step(step: PlannedStep) -> None:
     whom = f" {step.subject or step.target}" if step.subject or step.target else ""
     on = f" on {step.connection}" if step.connection else ""
     style: dict[str, Any] = {"CHANGES": {"fg": "yellow"}, "FAILS": {"fg": "red"}}.get(_WORDS[step.does], {})
-    click.echo(f"  {step.step:<14} {step.uses}{on} {click.style(_WORDS[step.does], **style)}{whom}")
+    word = click.style(_WORDS[step.does], **style)
+    click.echo(f"  {visible(step.step):<14} {step.uses}{on} {word}{visible(whom)}")
     for condition in step.conditions:
-        click.echo(f"      {condition}")
+        say(f"      {condition}")
     if step.does in ("delivers", "asks", "waits") and step.arguments:
-        click.echo(f"      with {json.dumps(_shown(step.arguments), ensure_ascii=False)[:300]}")
+        say(f"      with {json.dumps(_shown(step.arguments), ensure_ascii=False)[:300]}")
     for call in step.calls or ():
         body = "" if call["body"] is None else f"  {json.dumps(call['body'], ensure_ascii=False)[:300]}"
-        click.echo(f"      {call['method']} {call['url']}{body}")
+        say(f"      {call['method']} {call['url']}{body}")
     if step.does == "changes":
         if step.calls is None:
             click.echo("      its writes are known when it runs")
         for permission in step.permissions:
-            click.echo(f"      needs {permission}")
+            say(f"      needs {permission}")
         if step.undo:
-            click.echo(f"      taken back by {step.undo}")
+            say(f"      taken back by {step.undo}")
         elif step.undo_note:
-            click.echo(f"      {step.undo_note}")
+            say(f"      {step.undo_note}")
         if step.guard:
-            click.echo(click.style(f"      guard {step.guard}", fg="red"))
+            say(f"      guard {step.guard}", fg="red")
     if step.note:
-        click.echo(f"      {step.note}")
+        say(f"      {step.note}")
 
 
 def _shown(value: Any) -> Any:

@@ -6,9 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from counterplay.cli.output import print_json
+from counterplay.cli.output import print_json, say
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,15 +36,13 @@ def carry_out_plans(name: str, file: str, as_json: bool) -> int:
         raise ConfigError("the plan starts no run", path=file)
     stop = threading.Event()
     with signals(stop):
-        carried = carry_out(
-            Opener(workspace, stop), name, made, stop, lambda text: click.echo(text, err=True)
-        )
+        carried = carry_out(Opener(workspace, stop), name, made, stop, lambda text: say(text, err=True))
     if as_json:
         runs = [{"id": one.id, "status": one.status, "error": one.error} for one in carried.runs]
         print_json({"exit_code": carried.exit_code, "runs": runs})
     else:
         for one in carried.runs:
-            click.echo(f"{one.id}  {one.playbook}  {one.status}" + (f"  {one.error}" if one.error else ""))
+            say(f"{one.id}  {one.playbook}  {one.status}" + (f"  {one.error}" if one.error else ""))
     return carried.exit_code
 
 

@@ -137,6 +137,7 @@ def check(as_json: bool) -> None:
 
     host, root = PluginHost.load(), find_root()
     wrong = [f"the plugin {one.name} {one.problem}" for one in host.problems if not one.refused]
+    wrong += host.unreadable().values()
     wrong += differences(host, root) if root is not None else []
     if as_json:
         print_json({"plugins": declared(host), "problems": wrong})

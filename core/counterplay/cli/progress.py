@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from counterplay.cli.output import counted
+from counterplay.cli.output import counted, say, visible
+from counterplay.runtime.figures import told
 
 if TYPE_CHECKING:
     from counterplay.runtime.opening import Opener
@@ -86,7 +87,7 @@ class _Display:
         new = {about: text for about, text in notices.items() if self._said.get(about) != text}
         self._said.update(new)
         for line in told(new):
-            say(self._mask(line))
+            say(visible(self._mask(line)))
 
     def _line(self) -> str:
         figures = self._session.figures
@@ -134,23 +135,9 @@ def print_summary(name: str, ended: Ended, mask: Callable[[str], str]) -> None:
         if count(state):
             _row(state.replace("_", " "), f"{count(state):,}")
     for line in ended.lines:
-        click.echo(f"  {mask(line)}")
+        say(f"  {mask(line)}")
     for line in told(ended.notices):
-        click.echo(click.style(f"  ! {mask(line)}", fg="yellow"))
-
-
-def told(notices: Mapping[str, str]) -> list[str]:
-    """Notices as lines: what is true of several things (feeds that one secret opens) is said once."""
-    about: dict[str, list[str]] = {}
-    for name, text in sorted(notices.items()):
-        about.setdefault(text, []).append(name)
-    return [text if names[0] in text else f"{_listed(names)}: {text}" for text, names in about.items()]
-
-
-def _listed(names: list[str]) -> str:
-    if len(names) < 3:
-        return " and ".join(names)
-    return f"{names[0]} and {len(names) - 1} others"
+        say(f"  ! {mask(line)}", fg="yellow")
 
 
 class _OneLine(logging.Formatter):
@@ -162,12 +149,14 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        if self._where or not record.exc_text:
+        if not record.exc_text:
+            return visible(text)
+        if self._where:
             return text
         traceback = f"\n{record.exc_text}"
         named = [line for line in record.exc_text.splitlines() if line[:1] not in ("", " ", "(")]
-        return text.replace(traceback, "").rstrip(" :\n") + (f": {named[-1]}" if named else "")
+        return visible(text.replace(traceback, "").rstrip(" :\n") + (f": {named[-1]}" if named else ""))
 
 
 def _row(name: str, text: str) -> None:
-    click.echo(f"  {name:<12} {text}")
+    say(f"  {name:<12} {text}")

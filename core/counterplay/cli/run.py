@@ -82,7 +82,8 @@ def run(
     Exits 0 when all is done, 1 when something failed or is quarantined, 2 when the input is invalid,
     3 when something waits or is blocked, 130 when interrupted.
     """
-    from counterplay.cli.progress import print_summary, progress, told
+    from counterplay.cli.progress import print_summary, progress
+    from counterplay.runtime.figures import told
 
     if only_plan:
         from counterplay.cli.plan import make_plans

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from counterplay.cli.output import json_option, print_json, print_table
+from counterplay.cli.output import json_option, print_json, print_table, say
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def list_runs(
         return
     print_table(
         ["RUN", "PLAYBOOK", "STATUS", "CREATED", "ERROR"],
-        [[one.id, one.playbook, one.status, one.created[:19] + "Z", one.error or ""] for one in found],
+        [[one.id, one.playbook, one.status, one.created[:19] + "Z", _why(one)] for one in found],
     )
 
 
@@ -158,11 +158,11 @@ def follow(run_id: str) -> None:
                     if said.get((part.id, step.step_id)) != step.status:
                         said[part.id, step.step_id] = step.status
                         error = f": {step.error}" if step.error else ""
-                        click.echo(f"{part.id}  {step.step_id}  {step.uses}  {step.status}{error}")
+                        say(f"{part.id}  {step.step_id}  {step.uses}  {step.status}{error}")
             reason = f": {current.error}" if current.error else ""
             if said.get((run.id, "")) != current.status + reason:
                 said[run.id, ""] = current.status + reason
-                click.echo(f"{run.id}  {current.status}{reason}")
+                say(f"{run.id}  {current.status}{reason}")
             if current.ended is not None:
                 sys.exit(0 if current.status == "succeeded" else 1)
             time.sleep(_LOOK)
@@ -219,6 +219,11 @@ def _store() -> Iterator[RunStore | None]:
 
     with existing_database(open_workspace().store_url) as database:
         yield RunStore(database) if database is not None else None
+
+
+def _why(run: StoredRun) -> str:
+    """What went wrong, or what it waits for; of one that goes on that is over."""
+    return run.error or "" if run.status != "queued" else ""
 
 
 def _about(run: StoredRun) -> dict[str, Any]:

@@ -58,6 +58,8 @@ def text_of(workspace: Workspace) -> str:
     """The schema of what is installed, with the connections of the workspace."""
     from counterplay.language.editor import editor_schema
 
+    for why in workspace.host.unreadable().values():
+        click.echo(f"warning: left out: {why}", err=True)
     return json.dumps(editor_schema(workspace.host, workspace.names()), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from counterplay.cli.output import say
 from counterplay.clock import from_text
 from counterplay.store.approvals import ApprovalStore, StoredApproval
 from counterplay.store.runs import RunStore, StoredEffect, StoredRun, StoredStep
@@ -17,19 +18,20 @@ _HELD = {None: "", True: ", read back: it holds", False: ", read back: it does N
 
 def print_timeline(runs: RunStore, run: StoredRun) -> None:
     """The run, its steps in order, and the runs inside it."""
-    click.echo(click.style(f"{run.id}  {run.playbook}  {run.status}", bold=True))
+    say(f"{run.id}  {run.playbook}  {run.status}", bold=True)
     ended = f", ended {_time(run.ended)} after {_took(run.created, run.ended)}" if run.ended else ""
-    click.echo(f"  tenant {run.tenant}, created {_time(run.created)}{ended}")
+    say(f"  tenant {run.tenant}, created {_time(run.created)}{ended}")
     if run.cancel:
-        click.echo(f"  cancelled by {run.cancel.get('by')} at {_time(run.cancel.get('at'))}")
-    if run.error:
+        say(f"  cancelled by {run.cancel.get('by')} at {_time(run.cancel.get('at'))}")
+    if run.error and run.status != "queued":  # what it waited for is over
         word = "error" if run.status in ("failed", "cancelled") else "waits for"
-        click.echo(f"  {word}: {run.error}")
+        say(f"  {word}: {run.error}")
     if run.wake:
-        click.echo(f"  goes on at {_time(run.wake)}")
+        say(f"  goes on at {_time(run.wake)}")
     _print_steps(runs, run, "  ", ApprovalStore(runs.database).of_run(run.id))
     for line in _next(run):
-        click.echo(f"\n  {line}")
+        click.echo()
+        say(f"  {line}")
 
 
 def _print_steps(runs: RunStore, run: StoredRun, indent: str, questions: list[StoredApproval]) -> None:
@@ -37,16 +39,17 @@ def _print_steps(runs: RunStore, run: StoredRun, indent: str, questions: list[St
     attempts = runs.attempts(run.id)
     children = [one for one in runs.within(run.id) if one.parent == run.id]
     for step in runs.steps(run.id):
-        click.echo(f"\n{indent}{_time(step.started)}  {step.step_id}  {step.uses}  {_how(step)}")
+        click.echo()
+        say(f"{indent}{_time(step.started)}  {step.step_id}  {step.uses}  {_how(step, run)}")
         inner = f"{indent}    "
         for one in attempts:
             if one.step_id == step.step_id:
-                click.echo(f"{inner}attempt {one.number}: {one.status}: {one.error or ''}")
+                say(f"{inner}attempt {one.number}: {one.status}: {one.error or ''}")
         if step.error:
-            click.echo(f"{inner}error: {step.error}")
+            say(f"{inner}error: {step.error}")
         for title, value in (("with", step.arguments), ("result", step.result)):
             if value not in (None, {}):
-                click.echo(f"{inner}{title}: {_short(value)}")
+                say(f"{inner}{title}: {_short(value)}")
         for question in questions:
             if (question.run_id, question.step_id) == (run.id, step.step_id):
                 _print_question(question, inner)
@@ -55,34 +58,40 @@ def _print_steps(runs: RunStore, run: StoredRun, indent: str, questions: list[St
         for child in children:
             if child.parent_step == step.step_id:
                 item = f"  item {_short(child.origin['item'])}" if "item" in child.origin else ""
-                click.echo(f"\n{inner}{child.id}  {child.status}{item}")
+                click.echo()
+                say(f"{inner}{child.id}  {child.status}{item}")
                 _print_steps(runs, child, inner + "  ", questions)
 
 
-def _how(step: StoredStep) -> str:
+def _how(step: StoredStep, run: StoredRun) -> str:
+    """How the step stands: what has not ended is at work only while its run is."""
+    if step.status == "running" and run.status != "running":
+        state = "left off" if run.ended else "queued" if run.status == "queued" else "waiting"
+        return f"{state}{_attempts(step)}"
     took = f" in {_took(step.started, step.ended)}" if step.ended else ""
-    attempts = f", {step.attempts} attempts" if step.attempts > 1 else ""
-    return f"{step.status}{took}{attempts}"
+    return f"{step.status}{took}{_attempts(step)}"
+
+
+def _attempts(step: StoredStep) -> str:
+    return f", {step.attempts} attempts" if step.attempts > 1 else ""
 
 
 def _print_question(one: StoredApproval, indent: str) -> None:
-    click.echo(f"{indent}asked ({one.id}): {one.question}  {one.status}")
+    say(f"{indent}asked ({one.id}): {one.question}  {one.status}")
     for answer in one.answers:
         comment = f": {answer.comment}" if answer.comment else ""
-        click.echo(
-            f"{indent}{_time(answer.at)}  {answer.person} ({answer.source}) {answer.decision}{comment}"
-        )
+        say(f"{indent}{_time(answer.at)}  {answer.person} ({answer.source}) {answer.decision}{comment}")
 
 
 def _print_effect(effect: StoredEffect, indent: str) -> None:
     who = effect.subject or effect.target
-    click.echo(f"{indent}effect: {effect.status}{_HELD[effect.verified]} on {who}")
+    say(f"{indent}effect: {effect.status}{_HELD[effect.verified]} on {who}")
     if effect.settled:
-        click.echo(f"{indent}settled: {effect.settled}")
-    click.echo(f"{indent}before: {_short(effect.before)}")
+        say(f"{indent}settled: {effect.settled}")
+    say(f"{indent}before: {_short(effect.before)}")
     for call in effect.calls:
-        body = _short(call["body"]) if call["body"] else ""
-        click.echo(f"{indent}sent: {call['method']} {call['url']} {body}")
+        body = f" {_short(call['body'])}" if call["body"] else ""
+        say(f"{indent}sent: {call['method']} {call['url']}{body}")
 
 
 def _next(run: StoredRun) -> Iterator[str]:

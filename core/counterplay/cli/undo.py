@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from counterplay.cli.output import json_option, print_json
+from counterplay.cli.output import json_option, print_json, say
 from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
     from counterplay.runtime.opening import Opener
+    from counterplay.runtime.plans import PlannedStep
     from counterplay.runtime.undo import Prospect
     from counterplay.store.runs import RunStore, StoredEffect, StoredRun
 
@@ -60,7 +61,7 @@ def undo(run_id: str, numbers: tuple[int, ...], force: bool, only_plan: bool, as
     code = 0
     if able:
         with signals(stop):
-            carried = carry_out(opener, made.playbook, [made], stop, lambda text: click.echo(text, err=True))
+            carried = carry_out(opener, made.playbook, [made], stop, lambda text: say(text, err=True))
         code = carried.exit_code
         report = _steps(opener, made.id, able)
         if any(one["status"] == "failed" for one in report):
@@ -78,12 +79,12 @@ def undo(run_id: str, numbers: tuple[int, ...], force: bool, only_plan: bool, as
     if as_json:
         print_json({"run": made.id if able else None, "undoes": run.id, "exit_code": code, "effects": report})
     else:
-        click.echo(click.style(f"undo of {run.id} ({run.playbook})", bold=True))
+        say(f"undo of {run.id} ({run.playbook})", bold=True)
         for line in report:
             why = f": {line['why']}" if line["why"] else ""
-            click.echo(f"  {line['uses']} on {line['on']}: {line['status']}{why}")
+            say(f"  {line['uses']} on {line['on']}: {line['status']}{why}")
         if able:
-            click.echo(f"  `playbook runs show {made.id}` shows what was sent")
+            say(f"  `playbook runs show {made.id}` shows what was sent")
     sys.exit(code)
 
 
@@ -134,9 +135,9 @@ def print_prospects(store: RunStore, run: StoredRun) -> None:
     click.echo()
     for one in reversed(prospects(PluginHost.load(), effects)):
         how = f"can be taken back by {one.inverse.uses}" if one.inverse is not None else str(one.why)
-        click.echo(f"  {one.effect.uses} on {_whom(one.effect)}: {how}")
+        say(f"  {one.effect.uses} on {_whom(one.effect)}: {how}")
     for look in WatchStore(store.database).of_run(run.id):
-        click.echo(f"  {look.step_id} looked at after {look.after}: {look.detail or f'due {look.due[:19]}Z'}")
+        say(f"  {look.step_id} looked at after {look.after}: {look.detail or f'due {look.due[:19]}Z'}")
 
 
 def effects_of(store: RunStore, run_id: str) -> list[StoredEffect]:
@@ -187,8 +188,15 @@ def _show_plan(
     from counterplay.events import Event
     from counterplay.language import from_document
     from counterplay.runtime.planning import Planner
+    from counterplay.runtime.undo import Undone
 
-    planner = Planner(opener, from_document(document, opener.host), {}, {})
+    planner = Planner(
+        opener,
+        from_document(document, opener.host),
+        {},
+        {},
+        terms=lambda step_id: Undone.of(meta, step_id, opener),
+    )
     shown = {key: value for key, value in meta.items() if not key.startswith("_")}
     plan = planner.plan(Event(event, shown), str(meta.get("tenant", "")))
     left = [
@@ -198,8 +206,20 @@ def _show_plan(
     ]
     if as_json:
         print_json({"plan": plan.to_document(), "not_taken_back": left})
-        return
-    print_plan(plan)
-    for place, one in enumerate(chosen):
-        how = f"taken back by {one.inverse.uses}" if one.inverse is not None else f"not taken back: {one.why}"
-        click.echo(f"  effect {numbered[place]}: {one.effect.uses} on {_whom(one.effect)}: {how}")
+    else:
+        print_plan(plan)
+        steps = iter(plan.steps)
+        for place, one in enumerate(chosen):
+            how = _prospect(one, next(steps) if one.inverse is not None else None)
+            say(f"  effect {numbered[place]}: {one.effect.uses} on {_whom(one.effect)}: {how}")
+    if any(step.would_fail for step in plan.steps):
+        sys.exit(1)
+
+
+def _prospect(one: Prospect, step: PlannedStep | None) -> str:
+    """What would become of one effect; `step` is that of the plan which takes it back."""
+    if step is None or one.inverse is None:
+        return f"not taken back: {one.why}"
+    if step.would_fail:
+        return f"not taken back: {step.note or step.guard}"
+    return "is as before already" if step.does == "skipped" else f"taken back by {one.inverse.uses}"

@@ -8,6 +8,8 @@ import threading
 
 import click
 
+from counterplay.cli.output import say
+
 
 @click.command()
 @click.option(
@@ -36,7 +38,7 @@ def up(listen: str) -> None:
 
     def told(text: str) -> None:
         opener = service.opener
-        click.echo(opener.secrets.mask(text) if opener is not None else text, err=True)
+        say(opener.secrets.mask(text) if opener is not None else text, err=True)
 
     class Masked(logging.Filter):
         """Masks with the secrets of the session that runs at that moment."""

@@ -216,7 +216,17 @@ class _Checker:
             )
             return None
         if arguments is None or isinstance(arguments, dict):
-            self.arguments(path, arguments, schema)
+            try:
+                self.arguments(path, arguments, schema)
+            except Exception as error:
+                flaw = _flaw(schema, error)
+                if flaw is None:
+                    raise
+                self.add(
+                    (*path, "uses"),
+                    f"the schema of {name} is none: {flaw}",
+                    f"tell those who make {info.distribution}",
+                )
         self.connection(path, use, info)
         return info
 
@@ -323,3 +333,17 @@ def _mapping(value: Any) -> JsonObject:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _flaw(schema: JsonObject, error: Exception) -> str | None:
+    """What is wrong with a module's schema that made the validator fail; None: the fault is elsewhere."""
+    import jsonschema
+    from referencing.exceptions import Unresolvable
+
+    if isinstance(error, Unresolvable):
+        return f"it refers to {error.ref!r}, which is not there"
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as found:
+        return f"{found.message} (at {found.json_path})"
+    return None

@@ -27,11 +27,17 @@ _MODULES_ONLY = frozenset({"$schema", "$id", "$defs", "title", "examples"})
 
 
 def editor_schema(host: PluginHost, connections: Collection[str] = ()) -> JsonObject:
-    """The schema; `connections` are the names that an editor offers."""
+    """The schema; `connections` are the names that an editor offers.
+
+    A module whose own schema cannot be read is left out: `PluginHost.unreadable` says why.
+    """
     schema = deepcopy(playbook_schema())
     schema["description"] += " With the modules that are installed here."
     definitions: JsonObject = schema["$defs"]
-    modules = [info for _, info in sorted(host.modules.items()) if info.kind != "connection"]
+    out = host.unreadable()
+    modules = [
+        info for uses, info in sorted(host.modules.items()) if info.kind != "connection" and uses not in out
+    ]
     for info in modules:
         definitions[_name_of(info)] = _arguments(info)
     for place, kinds in _PLACES.items():

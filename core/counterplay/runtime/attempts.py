@@ -22,9 +22,9 @@ from counterplay.runtime.effects import EffectRunner, failed
 from counterplay.runtime.figures import Figures
 from counterplay.runtime.given import DEEPEST, arguments_of, inputs_of
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.results import Outcome
+from counterplay.runtime.results import Asks, Outcome
 from counterplay.runtime.segments import Frame, Parked, RunCancelled, RunStopped, Segment, earliest
-from counterplay.runtime.terms import terms_of
+from counterplay.runtime.terms import Waived, terms_of
 from counterplay.store.approvals import ApprovalStore, StoredApproval, approval_id
 from counterplay.store.children import NewChild, child_id, children_of, spawn
 from counterplay.store.runs import LeaseLost, RunStore, StoredStep
@@ -112,9 +112,11 @@ class Attempts:
                 return _transformed(module, context, segment)
         if not isinstance(module, Action):
             raise PermanentError(f"{use.uses} is a {info.kind}, not an action")
+        to_the_plan: str | None = None
         if module.effect:
-            context.consent = self._consent(walk, step.id, row)
-            if context.consent == "":
+            context.consent = self._consent(walk, step.id, row, "guard")
+            to_the_plan = self._consent(walk, step.id, row, "plan")
+            if "" in (context.consent, to_the_plan):
                 return Outcome("failed", error="nobody agreed to it", effect=None)
 
         def work() -> Outcome:
@@ -122,6 +124,8 @@ class Attempts:
             if module.effect and step.id in segment.rows:  # the row and the intent are written as one
                 known = next((one for one in self._runs.effects(run.id) if one.step_id == step.id), None)
             terms = terms_of(run, step.id, self._opener)
+            if terms is not None and to_the_plan is not None:
+                terms = Waived(terms)
             with http:
                 return self._effects.attempt(use.uses, module, context, segment.lease, tenant, known, terms)
 
@@ -130,7 +134,7 @@ class Attempts:
             text = "it was done, and reading it back shows that it does not hold"
             outcome = replace(outcome, status="failed", error=text)
         if outcome.status == "paused":
-            self._ask_for_consent(walk, step.id, row, frame, outcome.error or "a guard asks")
+            self._ask_for_consent(walk, step.id, row, frame, outcome)
         return outcome
 
     def _bounded(
@@ -278,12 +282,15 @@ class Attempts:
             one = self._approvals.get(one.id) or one
         return one
 
-    # --- guards that ask -----------------------------------------------------------------------------
+    # --- effects that wait for a person ------------------------------------------------------------
 
-    def _ask_for_consent(self, walk: Walk, step_id: str, row: StoredStep, frame: Frame, reason: str) -> None:
+    def _ask_for_consent(
+        self, walk: Walk, step_id: str, row: StoredStep, frame: Frame, paused: Outcome
+    ) -> None:
         run = walk.segment.run
-        identity = approval_id(run.id, step_id, "guard", row.attempts)
-        question = self._opener.secrets.mask(f"{row.uses}: {reason}. Do it all the same?")
+        purpose = paused.asks or "guard"
+        identity = approval_id(run.id, step_id, purpose, row.attempts)
+        question = self._opener.secrets.mask(f"{paused.error or row.uses}. Do it all the same?")
 
         def put(connection: sa.Connection) -> None:
             walk._put(connection, replace(row, status="running", due=to_text(now())))
@@ -292,7 +299,7 @@ class Attempts:
                 identity,
                 run_id=run.id,
                 step_id=step_id,
-                purpose="guard",
+                purpose=purpose,
                 playbook=run.playbook,
                 question=question,
                 form=None,
@@ -305,11 +312,15 @@ class Attempts:
         self._tell(run.id, run.playbook, identity, question)
         walk.park(frame.deadline, f"step {step_id}: {question} ({identity})", put)
 
-    def _consent(self, walk: Walk, step_id: str, row: StoredStep) -> str | None:
-        """Who agreed to the effect after a guard asked; "" when somebody said no; None: nobody was asked."""
+    def _consent(self, walk: Walk, step_id: str, row: StoredStep, asks: Asks) -> str | None:
+        """Who agreed when this was asked about the effect; "" when somebody said no; None: nobody was asked.
+
+        Each question is one of its own: who agrees to a target that is not as planned has not agreed to
+        go past a limit.
+        """
         if walk.segment.rows.get(step_id) is None:
             return None
-        one = self._approvals.get(approval_id(walk.segment.run.id, step_id, "guard", row.attempts))
+        one = self._approvals.get(approval_id(walk.segment.run.id, step_id, asks, row.attempts))
         if one is None:
             return None
         self._figures.notice(f"run {walk.segment.run.id}", None)

@@ -8,7 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import requests
@@ -161,13 +161,13 @@ class EffectRunner:
         )
         if terms is not None and (known is None or known.status in _CLOSED):
             given = terms.check(action, context, before)
-            if given is not None and not (given.status == "paused" and context.consent is not None):
-                return given
+            if given is not None:
+                return _named(given, intent)
         with self._guards.asked(intent, context) as verdict:
             if verdict is not None and verdict.ask and context.consent is not None:
                 verdict = None  # somebody agreed
             if verdict is not None and verdict.ask:
-                return Outcome("paused", error=verdict.reason)
+                return _named(Outcome("paused", error=verdict.reason, asks="guard"), intent)
             self._intend(lease, intent)
         if verdict is not None:
             outcome = Outcome("failed", error=f"refused: {verdict.reason}", effect="refused")
@@ -353,6 +353,14 @@ class EffectRunner:
     def _report(self, uses: str) -> str:
         plugin = self._host.module(uses).distribution
         return f"this is a fault of the plugin: update {plugin}, or report it to its authors"
+
+
+def _named(outcome: Outcome, intent: EffectIntent) -> Outcome:
+    """A pause says whom the effect would touch: a person is asked about it."""
+    if outcome.status != "paused":
+        return outcome
+    whom = intent.subject or intent.target or intent.connection
+    return replace(outcome, error=f"{intent.uses} on {whom}: {outcome.error}")
 
 
 def failed(error: WorkError, effect: str | None = None) -> Outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from counterplay.runtime.lags import BOUNDS, Histogram
@@ -98,3 +99,17 @@ class FeedFigures(Figures):
         """By name and playbook; the latter is empty where it is the same for all."""
         with self._lock:
             return dict(self._lags)
+
+
+def told(notices: Mapping[str, str]) -> list[str]:
+    """Notices as lines: what is true of several things (feeds that one secret opens) is said once."""
+    about: dict[str, list[str]] = {}
+    for name, text in sorted(notices.items()):
+        about.setdefault(text, []).append(name)
+    return [text if names[0] in text else f"{_listed(names)}: {text}" for text, names in about.items()]
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) < 3:
+        return " and ".join(names)
+    return f"{names[0]} and {len(names) - 1} others"

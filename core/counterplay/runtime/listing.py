@@ -304,4 +304,7 @@ class Listing:
 
 
 def _in_words(reach: timedelta | None) -> str:
-    return "a while" if reach is None else f"{reach / timedelta(days=1):.3g} days"
+    if reach is None:
+        return "a while"
+    days, hours = reach / timedelta(days=1), reach / timedelta(hours=1)
+    return f"{days:.2g} days" if days >= 2 else f"{hours:.2g} hours"

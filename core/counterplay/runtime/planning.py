@@ -7,9 +7,9 @@ whatever depends on it is listed with its condition. Nothing is written to the s
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from counterplay.clock import now, to_text
 from counterplay.directives import Ask, Call, Pause, Stop
@@ -24,6 +24,9 @@ from counterplay.runtime.guards import Guards
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.plans import Does, Plan, PlannedStep
 from counterplay.store.database import Database
+
+if TYPE_CHECKING:
+    from counterplay.runtime.terms import Terms
 
 _DOES: dict[type[object], Does] = {Ask: "asks", Pause: "waits", Call: "calls", Stop: "stops"}
 _LATER = {"status": UNKNOWN, "result": UNKNOWN, "error": UNKNOWN}
@@ -44,8 +47,11 @@ class Planner:
         renames: JsonObject,
         *,
         database: Database | None = None,
+        terms: Callable[[str], Terms | None] = lambda _: None,
     ) -> None:
+        """`terms`: what was agreed about a step beforehand, as a run would hold it to."""
         self._opener = opener
+        self._terms = terms
         self._host = opener.host
         self._playbook = playbook
         self._inputs = inputs
@@ -350,6 +356,8 @@ class _Walk:
         with self._opener.planning_wire(connection, writes=True) as http:
             context = self._context(http, connection, name)
             before, calls, note = rehearse(action, context)
+            terms = self._planner._terms(self._prefix + name)
+            ends = terms.check(action, context, before) if terms is not None else None
             tenant = connection.tenant if connection is not None else ""
             intent = EffectIntent(
                 run_id="",
@@ -365,10 +373,19 @@ class _Walk:
                 planned=True,
             )
             verdict = self._planner._guards.verdict(intent, context)
-        undo, undo_note = way_back(action, before)
         objects = {
             (tenant, str(one).casefold()) for one in (intent.target, intent.subject, before.get("id")) if one
         }
+        if objects & self._touched:
+            ends = None  # by then the target is not as it is now
+        if ends is not None and ends.status == "skipped":
+            self._add(PlannedStep(self._prefix + name, use.uses, "skipped", note=ends.error))
+            self._steps[step.id] = {"status": "skipped", "error": None}
+            return
+        if ends is not None:
+            self._failed(step, name, ends.error or ends.status)
+            return
+        undo, undo_note = way_back(action, before)
         self._add(
             PlannedStep(
                 self._prefix + name,

@@ -48,6 +48,11 @@ class PlannedStep:
     note: str | None = None
     shares_target: bool = False
 
+    @property
+    def would_fail(self) -> bool:
+        """The step fails by itself, or a guard refuses it."""
+        return self.does == "fails" or (self.guard or "").startswith("refuses: ")
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

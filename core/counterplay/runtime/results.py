@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from counterplay.events import JsonObject
+
+Asks = Literal["guard", "plan"]
+"""Why an effect waits for a person: a guard asks, or it is not as the approved plan says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +33,5 @@ class Outcome:
     """What a sink was given and confirmed, for the audit log: `sha256` of the record, `receipts`."""
     arguments: JsonObject | None = None
     """What the action was given, secrets masked."""
+    asks: Asks | None = None
+    """Of a pause: what about it a person has to agree to."""

@@ -20,7 +20,7 @@ from counterplay.errors import ConfigError, CounterplayError
 from counterplay.events import JsonObject, PushAnswer, PushRequest
 from counterplay.runtime import metrics
 from counterplay.runtime.approvals import Approvals, RefusedAnswer
-from counterplay.runtime.figures import Figures
+from counterplay.runtime.figures import Figures, told
 from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.selection import Load, Selection, fingerprint, select
@@ -61,6 +61,7 @@ class Service:
         self._refused: str | None = None
         self._reloads = 0
         self._working = False
+        self._noticed: dict[str, str] = {}
 
     def run(self) -> int:
         """Serve to the end; returns the exit code. ConfigError: nothing could ever run."""
@@ -132,6 +133,7 @@ class Service:
         while thread.is_alive() and not self._stop.wait(self._look_every):
             if watched:
                 readiness.tell("WATCHDOG=1")
+            self._say_notices()
             present = fingerprint(selection.workspace)
             if present == seen:
                 continue
@@ -164,6 +166,14 @@ class Service:
             self._told(
                 "there is no counterplay.yaml here: make a workspace with `playbook init`, then start again"
             )
+
+    def _say_notices(self) -> None:
+        """What came up since the last look: a question to people, a run that failed, a sink that refuses."""
+        present = self.figures.notices
+        new = {about: text for about, text in present.items() if self._noticed.get(about) != text}
+        self._noticed = present
+        for line in told(new):
+            self._told(line)
 
     # --- over HTTP -------------------------------------------------------------------------------
 

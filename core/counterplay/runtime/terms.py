@@ -96,8 +96,20 @@ class AsPlanned:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class Waived:
+    """Terms whose question a person has agreed to; what they refuse is refused all the same."""
+
+    terms: Terms
+
+    def check(self, action: Action, context: StepContext, before: JsonObject) -> Outcome | None:
+        given = self.terms.check(action, context, before)
+        return None if given is not None and given.status == "paused" else given
+
+
 def _ask(reason: str) -> Outcome:
-    return Outcome("paused", error=f"{reason}; cancel the run and make a new plan, or agree to it")
+    text = f"{reason}; cancel the run and make a new plan, or agree to it"
+    return Outcome("paused", error=text, asks="plan")
 
 
 def _listed(calls: list[JsonObject]) -> str:

@@ -373,7 +373,8 @@ suppressed = Table(
     Index("cp_suppressed_run", "run_id"),
 )
 
-#: Questions to people. `purpose`: `approval` (a step that asks) or `guard` (an effect that needs consent).
+#: Questions to people. `purpose`: `approval` (a step that asks), `guard` (an effect that needs consent) or
+#: `plan` (an effect that is not as the approved plan says).
 #: `status`: open, approved, denied, expired, cancelled. `people`: how many different ones have to approve.
 approval = Table(
     "cp_approval",

@@ -215,6 +215,15 @@ def test_the_simulated_connection_passes_its_check(desk: Any) -> None:
     assert all(" ok " in row for row in rows)
 
 
+def test_check_looks_at_the_configuration_of_playbooks_without_connections_too(desk: Any) -> None:
+    """Every run reads counterplay.yaml, so a mistake in it is told before; and told once."""
+    desk.playbook("init")
+    desk.write("counterplay.yaml", "guardrails: {read_onyl: true}\n")
+    said = desk.playbook("check", "my-first-playbook")
+    assert (said.code, said.out.count("counterplay.yaml:1:14: 'read_onyl' is not known here")) == (2, 1), said
+    assert len(desk.playbook("check", "--json").data["findings"]) == 1
+
+
 def test_check_without_a_name_means_ones_own(desk: Any) -> None:
     """The workspace's playbooks, with `--all` the shipped ones too, and only those where it has none."""
     shipped = len(desk.playbook("list", "--json").data)

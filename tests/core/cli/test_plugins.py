@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -154,3 +155,43 @@ def test_a_service_introduces_new_plugins_too(desk: Any, rings: dict[str, str]) 
             process.communicate(timeout=60)
     assert told[0][:2] == ["rings (rings 1.0, API 1.0)\n", "  hosts: rings.example\n"]
     assert not [line for line in told[1] if "rings" in line]
+
+
+@pytest.mark.parametrize(
+    ("schema", "said", "checked"),
+    [
+        ("{", "module rings.ring has no readable schema: Expecting property name", "has no readable schema"),
+        (
+            '{"type": "object", "properties": {"x": {"type": "any"}}}',
+            None,
+            "the schema of rings.ring is none: 'any' is not valid under any of the given schemas"
+            " (at $.properties.x.type); tell those who make rings",
+        ),
+        (
+            '{"type": "object", "properties": {"x": {"$ref": "#/$defs/y"}}}',
+            None,
+            "the schema of rings.ring is none: it refers to '/$defs/y', which is not there",
+        ),
+    ],
+)
+def test_a_schema_that_is_none_harms_only_what_uses_it(
+    desk: Any, rings: dict[str, str], monkeypatch: Any, schema: str, said: str | None, checked: str
+) -> None:
+    """Other playbooks are listed and run; the one that uses the module has a finding at its place."""
+    monkeypatch.syspath_prepend(rings["PYTHONPATH"])
+    (desk.root.parent / "site" / "rings_plugin" / "schemas" / "ring.json").write_text(schema)
+    desk.write("playbooks/a.yaml", "name: a\ntrigger: {uses: std.manual}\nsteps: [{uses: std.stop}]\n")
+    steps = "[{uses: rings.ring, with: {x: 1}}, {uses: std.stop}]"
+    desk.write("playbooks/b.yaml", f"name: b\ntrigger: {{uses: std.manual}}\nsteps: {steps}\n")
+    try:
+        found = desk.playbook("check")
+        assert (found.code, found.out.startswith("playbooks/b.yaml:3:16: ")) == (2, True)
+        assert checked in found.out
+        assert desk.playbook("list").code == 0
+        made = desk.playbook("schema")
+        assert (made.code, '"rings.ring"' in made.out) == (0, said is None)
+        assert (said or "") in made.err
+        looked = desk.playbook("plugins", "check")
+        assert (looked.code, (said or "") in looked.err) == (0 if said is None else 1, True)
+    finally:
+        sys.modules.pop("rings_plugin", None)

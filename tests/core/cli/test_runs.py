@@ -49,6 +49,37 @@ def test_a_question_is_listed_answered_and_shown(desk: Any, asked: str) -> None:
     assert desk.playbook("runs", "follow", asked).code == 0
 
 
+def test_an_event_cannot_rewrite_what_an_approver_reads(desk: Any) -> None:
+    """Control characters, breaks of lines and turns of direction are shown, never sent to the terminal."""
+    desk.write("playbooks/ask.yaml", ASK)
+    user = "eve\x1b[2K\rada\x07\x9b\u202e\u2028\n  approve"
+    desk.write("event.json", json.dumps({"user": user}))
+    said = desk.playbook("run", "ask", "--event", "event.json")
+    assert said.code == 3, said
+    (run,) = desk.playbook("runs", "list", "--json").data
+    question = r"Block eve\x1b[2K\rada\x07\x9b\u202e\u2028\n  approve?"
+    outputs = [said.out, said.err]
+    outputs += [
+        desk.playbook(*words).out for words in (("approvals",), ("runs", "show", run["id"]), ("runs",))
+    ]
+    for output in outputs:
+        assert question in output, output
+        assert set(output) & set("\x1b\r\x07\x9b\u202e\u2028") == set()
+    assert json.loads(desk.playbook("approvals", "--json").out)[0]["question"] == f"Block {user}?"
+
+
+def test_a_step_that_will_be_tried_again_is_not_shown_as_running(desk: Any) -> None:
+    """A run that waits for a worker, and one that was cancelled before it went on, have no step at work."""
+    desk.write("playbooks/fails.yaml", FAILS)
+    desk.write("event.json", '{"url": "http://127.0.0.1:9/"}')
+    assert desk.playbook("run", "fails", "--event", "event.json").code == 1
+    (run,) = desk.playbook("runs", "list", "--json").data
+    assert desk.playbook("runs", "retry", run["id"]).code == 0
+    waits = desk.playbook("runs", "show", run["id"]).out
+    assert "tidy  std.jsonl  waiting" in waits, waits
+    assert "running" not in waits
+
+
 def test_an_answer_that_does_not_count_says_why(desk: Any, asked: str) -> None:
     """An unknown id, a form that nobody asked for, a second answer: exit code 2 and one line."""
     for words, reason in [

@@ -222,7 +222,7 @@ def test_a_plugin_that_is_disabled_is_named(monkeypatch: pytest.MonkeyPatch, hos
     """A module of a plugin that takes no part says why."""
     without = PluginHost()
     without.plugins = {
-        name: type(info)(name, "", "", problem="disabled") for name, info in host.plugins.items()
+        name: type(info)(name, "", "", info.point, problem="disabled") for name, info in host.plugins.items()
     }
 
     with pytest.raises(PlaybookError) as caught:
