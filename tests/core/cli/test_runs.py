@@ -49,6 +49,13 @@ def test_a_question_is_listed_answered_and_shown(desk: Any, asked: str) -> None:
     assert desk.playbook("runs", "follow", asked).code == 0
 
 
+def test_a_file_that_is_not_there_is_no_broken_archive(desk: Any) -> None:
+    """Neither evidence nor an exported log: what is wrong is that it cannot be read."""
+    for words in (("evidence", "--verify", "gone.zip"), ("audit", "verify", "--file", "gone.jsonl")):
+        said = desk.playbook(*words)
+        assert (said.code, said.err.endswith(": No such file or directory\n")) == (2, True), said
+
+
 def test_an_event_cannot_rewrite_what_an_approver_reads(desk: Any) -> None:
     """Control characters, breaks of lines and turns of direction are shown, never sent to the terminal."""
     desk.write("playbooks/ask.yaml", ASK)
