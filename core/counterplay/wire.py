@@ -87,7 +87,7 @@ class Wire(requests.Session):
         mask: Callable[[str], str] = str,
         before_write: Callable[[requests.PreparedRequest], None] | None = None,
         timeout: float | None = None,
-        attempts: int = 4,
+        attempts: int = 5,
         backoff: float = 1.0,
     ) -> None:
         super().__init__()
@@ -233,7 +233,7 @@ class Wire(requests.Session):
         budget = self._budget(origin)
         limits = self.connection.limits(request) if self.connection is not None else ()
         request.headers["client-request-id"] = str(uuid.uuid4())
-        failures, renewed = 0, False
+        failures, refusals, renewed = 0, 0, False
         while True:
             self._sleep(0.0, "")
             self._wait_for(limits)
@@ -272,8 +272,8 @@ class Wire(requests.Session):
                 if self.connection.renew(response):
                     continue
             if verdict.meaning == "wait":
-                failures += 1
-                pause = self._delay(failures, verdict.retry_after)
+                refusals += 1  # of everybody who uses the service: no fault of this request
+                pause = self._delay(refusals, verdict.retry_after)
                 for refusing in [self._budgets.of_limit(one) for one in limits if one.units] or [budget]:
                     refusing.refused(pause)
                 continue
@@ -401,7 +401,8 @@ class Wire(requests.Session):
     def _delay(self, failures: int, retry_after: float | None) -> float:
         if retry_after is not None:
             return retry_after
-        ceiling = min(60.0, self.backoff * 2 ** min(failures, 10))
+        # most faults are over at once; one that is not is left alone for longer and longer
+        ceiling = min(60.0, self.backoff * (0.5 if failures < 2 else 2 ** min(failures - 1, 10)))
         return random.uniform(ceiling / 2, ceiling)
 
     def _sleep(self, seconds: float, why: str) -> None:
@@ -468,6 +469,12 @@ class _BulkAdapter(HTTPAdapter):
             context.load_verify_locations(pool.ca_certs)
             pool.conn_kw["ssl_context"], pool.ca_certs = context, None
         return pool
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        """What a request line names; without proxies there is nothing to choose."""
+        if proxies:
+            return super().request_url(request, proxies)
+        return request.path_url
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Done once for each pool, when it is made."""

@@ -12,12 +12,18 @@ from counterplay import ConfigError, Context, RetryableError
 from counterplay_intake.key import IntakeKey
 
 ENVELOPE = 1024  #: room for everything in a body besides the events, the key included
-_encode = msgspec.json.Encoder().encode
+quoted = msgspec.json.Encoder().encode
+"""A text as a JSON string, UTF-8."""
 
 
-def quoted(text: str) -> bytes:
-    """A text as a JSON string, UTF-8."""
-    return _encode(text)
+def _body(key: str, events: Sequence[bytes]) -> bytes:
+    """The envelope around the events, which are copied once: they are half a megabyte."""
+    head, tail = b'{"intake_key":%b,"jsons":[' % quoted(key), b"]}"
+    if not events:
+        return head + tail
+    parts = [head + events[0], *events[1:]]
+    parts[-1] += tail
+    return b",".join(parts)
 
 
 def send(context: Context, events: Sequence[bytes]) -> list[str]:
@@ -28,7 +34,7 @@ def send(context: Context, events: Sequence[bytes]) -> list[str]:
     connection = context.connection
     if not isinstance(connection, IntakeKey):
         raise ConfigError("intake.forward needs a connection of kind intake.key")
-    body = b'{"intake_key":%b,"jsons":[%b]}' % (quoted(connection.secret("intake_key")), b",".join(events))
+    body = _body(connection.secret("intake_key"), events)
     response = context.http.bulk(
         "POST",
         f"{connection.url}/batch",

@@ -53,4 +53,4 @@ class Forward(BulkSink):
             ) from error
 
     def send(self, context: Context, parts: Sequence[bytes]) -> Sequence[Receipt]:
-        return [Receipt(one) for one in send(context, parts)]
+        return list(map(Receipt, send(context, parts)))

@@ -102,7 +102,7 @@ class ActivityFeed:
                 raise _absent(unit, error) from error
             raise
 
-    def _window(self, content_type: str, start: datetime, end: datetime) -> list[Unit]:
+    def _window(self, content_type: str, start: datetime, end: datetime) -> Iterator[Unit]:
         first = self._url(
             "subscriptions/content",
             contentType=content_type,
@@ -111,7 +111,7 @@ class ActivityFeed:
         )
         where = f"{content_type} from {times.stamp(start)} to {times.stamp(end)}"
         try:
-            return self._pages(first, where)
+            yield from self._pages(first, where)
         except PermanentError as error:
             if error.code != "AF20031":
                 raise
@@ -119,8 +119,8 @@ class ActivityFeed:
                 f"the listing of {where} was cut: its next page is no longer known", code=error.code
             ) from error
 
-    def _pages(self, first: str, where: str) -> list[Unit]:
-        units: list[Unit] = []
+    def _pages(self, first: str, where: str) -> Iterator[Unit]:
+        """What a listing holds, page by page. Who stops at a failure has what stood before it."""
         seen: set[str] = set()
         address: str | None = first
         while address is not None:
@@ -130,10 +130,10 @@ class ActivityFeed:
                 raise RetryableError(f"the listing of {where} does not end after {MAX_PAGES} pages")
             seen.add(address)
             response = self._http.get(address)
-            units += [_unit(item, where) for item in self._list(response, f"the listing of {where}")]
+            for item in self._list(response, f"the listing of {where}"):
+                yield _unit(item, where)
             following = response.headers.get("NextPageUri")
             address = self._with_publisher(following) if following else None
-        return units
 
     def _list(self, response: Any, what: str) -> list[dict[str, Any]]:
         found = content(response, f"{ACTIVITY}, asked for {what},")

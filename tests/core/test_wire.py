@@ -410,6 +410,25 @@ def test_a_stop_before_a_request_sends_nothing(remote, wire) -> None:
     assert len(remote.calls) == 0
 
 
+def test_a_first_failure_is_tried_again_soon_and_the_next_ones_later(remote, wire) -> None:
+    """Most faults are over at once; a service that is down is left alone for longer and longer."""
+    waited: list[float] = []
+
+    class Clock(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout or 0.0)
+            return False
+
+    for _ in range(4):
+        remote.get(URL, status=503)
+    remote.get(URL, json={})
+
+    wire(Api(), attempts=5, backoff=1.0, stop=Clock()).get(URL)
+
+    bounds = [(0.25, 0.5), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0)]
+    assert all(low <= one <= high for one, (low, high) in zip(waited, bounds, strict=True))
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_stop_ends_a_wait(remote, wire, status: int) -> None:
     """Ctrl-C does not wait for a service."""

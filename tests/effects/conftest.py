@@ -1,19 +1,16 @@
 """A workspace with a simulated tenant: playbooks run in it as they do anywhere, in this process."""
 
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
+from tests.fixtures.at_work import Receiver, call, connections
 
-from counterplay.cli import playbook as command
-from counterplay.errors import CounterplayError
 from counterplay.language import Playbook, load
 from counterplay.plugins import PluginHost
 from counterplay.runtime.opening import Opener
@@ -39,31 +36,6 @@ class Writes(FaultPlan):
         return super().pick(service, method, path)
 
 
-class Receiver(ThreadingHTTPServer):
-    """An HTTP service on loopback that takes whatever is posted, and remembers it."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, bytes]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        assert isinstance(self.server, Receiver)
-        self.server.seen.append((self.command, self.path, body))
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Tests print nothing."""
-
-
 HOST = PluginHost.load()
 assert "guard" in HOST.plugins, "an entry point is new: run `pip install -e '.[dev]'` again"
 
@@ -77,12 +49,7 @@ class Bench:
 
     def configure(self, **settings: Any) -> None:
         """Write counterplay.yaml. The tenant is a configured one, which no finished run brings to its end."""
-        info = self.simulator.info()
-        connections = {
-            name: {"uses": kind, **info[kind]}
-            for name, kind in (("contoso", "m365.tenant"), ("siem", "intake.key"))
-        }
-        text = yaml.safe_dump({"connections": connections, **settings})
+        text = yaml.safe_dump({"connections": connections(self.simulator), **settings})
         (self.root / "counterplay.yaml").write_text(text)
 
     @property
@@ -182,17 +149,7 @@ class Bench:
 
     def call(self, *words: str) -> Result:
         """The command line, in the workspace; an error that it would print stands in the output."""
-        before = Path.cwd()
-        os.chdir(self.root)
-        try:
-            result = CliRunner().invoke(command, list(words))
-        finally:
-            os.chdir(before)
-        if isinstance(result.exception, CounterplayError):
-            result.stdout_bytes += str(result.exception).encode()
-        elif result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
+        return call(self.root, *words)
 
 
 @pytest.fixture
@@ -222,10 +179,5 @@ def block() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     """A service that is no simulated tenant."""
-    server = Receiver()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with Receiver() as server:
+        yield server

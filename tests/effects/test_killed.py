@@ -7,8 +7,6 @@ that many of them are in that moment at once and one kill does for all of these.
 
 from __future__ import annotations
 
-import base64
-import json
 import subprocess
 import sys
 import threading
@@ -22,6 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.fixtures.at_work import tenant_of
 from tests.fixtures.m365_actions import actions, comparable, empower, example, inverse, lasting
 
 from counterplay.plugins import ModuleInfo
@@ -55,7 +54,7 @@ class Holding:
         answer: Answer = self._graph.handle(request)
         if request.method == "GET":
             return answer
-        tenant = _tenant_of(request)
+        tenant = tenant_of(request)
         with self._changed:
             self.writes[tenant].append((request.method, request.raw_path))
             if self.holding and tenant not in self._held:
@@ -75,11 +74,6 @@ class Holding:
         with self._changed:
             self._round += 1
             self._changed.notify_all()
-
-
-def _tenant_of(request: Request) -> str:
-    claims = request.headers["authorization"].split(".")[1]
-    return str(json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["tid"])
 
 
 @dataclass

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Generator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
+from tests.fixtures.at_work import Receiver
 from tests.fixtures.m365_actions import actions, comparable, empower, example, lasting
 
 from counterplay.testing import Bench, Example
@@ -17,41 +15,6 @@ from counterplay_sim.graph_rules import GraphRules
 from counterplay_sim.testing import Simulator, Strictness
 
 NOW = timedelta(0)
-
-
-class Receiver(ThreadingHTTPServer):
-    """An HTTP service on loopback that takes whatever is posted, and remembers it."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, str, bytes]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> Receiver:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        assert isinstance(self.server, Receiver)
-        self.server.seen.append((self.command, self.path, body))
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Tests print nothing."""
 
 
 def bench(plugin: str, folder: Path) -> Generator[Bench, None, None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner, Result
+from click.testing import Result
+from tests.fixtures.at_work import call, connections
 
-from counterplay.cli import playbook as command
 from counterplay.cli.doctor import needs_by_kind
-from counterplay.errors import CounterplayError
 from counterplay.plugins import PluginHost
 from counterplay.workspace import Workspace
 from counterplay_sim.digest import state
@@ -37,27 +35,12 @@ class Scene:
     def __init__(self, root: Path, simulator: Simulator) -> None:
         self.root = root
         self.simulator = simulator
-        info = simulator.info()
-        connections = {
-            name: {"uses": kind, **info[kind]}
-            for name, kind in (("contoso", "m365.tenant"), ("siem", "intake.key"))
-        }
-        (root / "counterplay.yaml").write_text(yaml.safe_dump({"connections": connections}))
+        (root / "counterplay.yaml").write_text(yaml.safe_dump({"connections": connections(simulator)}))
         self.found = state(simulator.state_dir)
 
     def call(self, *words: str) -> Result:
         """The command line, in the workspace; an error that it would print stands in the output."""
-        before = Path.cwd()
-        os.chdir(self.root)
-        try:
-            result = CliRunner().invoke(command, list(words))
-        finally:
-            os.chdir(before)
-        if isinstance(result.exception, CounterplayError):
-            result.stdout_bytes += str(result.exception).encode()
-        elif result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
+        return call(self.root, *words)
 
     def data(self, *words: str) -> Any:
         """What a command says in JSON."""

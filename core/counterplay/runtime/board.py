@@ -15,7 +15,7 @@ from counterplay.runtime.units import Opened
 from counterplay.store.feeds import Acknowledged, Counts, DeadLetter, StoredUnit
 from counterplay.store.runs import NewRun
 
-_REMEMBERED = 100_000
+_REMEMBERED = 20_000
 
 
 @dataclass(eq=False, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from counterplay.clock import now
 from counterplay.errors import InterruptedWork, StateError
@@ -26,6 +27,7 @@ KEYS_KEPT = timedelta(days=8)
 OUTAGE = timedelta(hours=6)
 """After so long without a listing every sweep is due: what came late meanwhile is nowhere else."""
 _PARALLEL = 4
+_RECORDED_AT_ONCE = 500  # units
 _ENOUGH_FAILURES = 4  # of a round: the service is down, and nobody has to prove it window by window
 _SWEPT_AT_ONCE = 16  # windows a round, so that a sweep holds nothing up
 _SAVED_EVERY = timedelta(minutes=1)
@@ -186,17 +188,18 @@ class Listing:
             raise next((one for one in failures if isinstance(one, StateError)), failures[0])
 
     def _list_window(self, window: Window) -> None:
-        units = list(self._trigger.discover(self._context, window.start, window.end))
+        found = iter(self._trigger.discover(self._context, window.start, window.end))
         late = window.end <= min(self.marks.values())
-        added = self._store.record_listing(self._feed_id, window.start, units, late=late)
-        made = [one.created for one in units if one.created is not None]
-        self.newest = max(made if self.newest is None else [*made, self.newest], default=None)
+        while units := list(islice(found, _RECORDED_AT_ONCE)):  # an hour may hold thousands
+            added = self._store.record_listing(self._feed_id, window.start, units, late=late)
+            made = [one.created for one in units if one.created is not None]
+            self.newest = max(made if self.newest is None else [*made, self.newest], default=None)
+            self._figures.add("listed", added)
+            if added:
+                if late:
+                    self._figures.add("late", added)
+                self._found()
         self._figures.add("listings")
-        self._figures.add("listed", added)
-        if added:
-            if late:
-                self._figures.add("late", added)
-            self._found()
 
     def _move(self, seen: Iterable[Window]) -> None:
         """Cursors follow what was listed. `seen` is kept now and then: only a gap's cause hangs on it."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
 from counterplay.errors import InterruptedWork, PermanentError, RejectedError, WorkError, as_work_error
@@ -19,16 +21,43 @@ UNRECORDED = 4
 """Batches that a receiver may have taken before that is on record: what a kill repeats at most."""
 
 
-class Gates:
-    """Bounds the unrecorded batches of each receiver, over all feeds that deliver to it."""
+class Gate:
+    """Bounds the unrecorded batches of one receiver."""
 
     def __init__(self) -> None:
-        self._gates: dict[str, threading.Semaphore] = {}
+        self._free = UNRECORDED
+        self._changed = threading.Condition()
+
+    @property
+    def shut(self) -> bool:
+        """Nothing more is sent before something is on record."""
+        return not self._free
+
+    def enter(self, patience: float) -> bool:
+        """Take a place, or give up after `patience` seconds."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free, patience):
+                return False
+            self._free -= 1
+            return True
+
+    def leave(self) -> None:
+        """Give a place back."""
+        with self._changed:
+            self._free += 1
+            self._changed.notify()
+
+
+class Gates:
+    """The gate of each receiver, for all feeds that deliver to it."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, Gate] = {}
         self._lock = threading.Lock()
 
-    def of(self, receiver: str) -> threading.Semaphore:
+    def of(self, receiver: str) -> Gate:
         with self._lock:
-            return self._gates.setdefault(receiver, threading.Semaphore(UNRECORDED))
+            return self._gates.setdefault(receiver, Gate())
 
 
 class Task(Protocol):
@@ -41,7 +70,7 @@ class Segment:
 
     task: Any
     start: int
-    positions: list[int] = field(default_factory=list)
+    positions: Sequence[int]
 
 
 @dataclass(slots=True)
@@ -73,14 +102,14 @@ class Outbox:
         self,
         taker: Subscriber,
         pipe: SinkPipe,
-        gate: threading.Semaphore,
+        gate: Gate,
         done: Callable[[Outcome], None],
         stop: threading.Event,
     ) -> None:
         self.taker = taker
         self.pipe = pipe
         self.bulk = isinstance(pipe.sink, BulkSink)
-        self._gate = gate
+        self.gate = gate
         self._done = done
         self._stop = stop
         self._open = Batch(size=pipe.sink.batch_overhead)
@@ -93,19 +122,22 @@ class Outbox:
         """Add records of a task; batches that are full are sent."""
         sink = self.pipe.sink
         most, largest = sink.max_batch_records, sink.max_batch_bytes
-        batch = self._open
-        segment: Segment | None = None
-        for position, record, size in zip(positions, records, sizes, strict=True):
-            if batch.records and (batch.size + size > largest or len(batch.records) >= most):
-                self.cut()
-                batch, segment = self._open, None
-            if segment is None:
-                segment = Segment(task, len(batch.records))
-                batch.segments.append(segment)
-                batch.since = batch.since or time.monotonic()
-            batch.records.append(record)
-            segment.positions.append(position)
-            batch.size += size
+        ends = list(accumulate(sizes, initial=0))
+        start = 0
+        while start < len(records):
+            batch = self._open
+            end = bisect_right(ends, ends[start] + largest - batch.size) - 1
+            end = min(end, start + most - len(batch.records))
+            if end <= start:
+                if batch.records:
+                    self.cut()
+                    continue
+                end = start + 1  # it fits into no batch, so it goes alone
+            batch.segments.append(Segment(task, len(batch.records), positions[start:end]))
+            batch.since = batch.since or time.monotonic()
+            batch.records += records[start:end]
+            batch.size += ends[end] - ends[start]
+            start = end
 
     @property
     def waiting_since(self) -> float | None:
@@ -146,7 +178,7 @@ class Outbox:
         """The outcome is on record."""
         self.sending -= 1
         if outcome.gate:
-            self._gate.release()
+            self.gate.leave()
 
     def close(self) -> None:
         """Let the posters end. Call it when nothing is sent any more."""
@@ -158,12 +190,12 @@ class Outbox:
     def _post(self) -> None:
         while (batch := self._queue.get()) is not None:
             outcome = Outcome(self, batch, [], [], None, gate=False)
-            while not (got := self._gate.acquire(timeout=0.2)) and not self._stop.is_set():
+            while not (got := self.gate.enter(0.2)) and not self._stop.is_set():
                 pass
             if self._stop.is_set():
                 outcome.error = InterruptedWork("stopped before the batch was sent")
                 if got:
-                    self._gate.release()
+                    self.gate.leave()
             else:
                 outcome.gate = True
                 self._send(outcome, 0, len(batch.records))

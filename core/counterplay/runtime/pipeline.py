@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from counterplay._memory import Sieve
 from counterplay.budgets import ByteBudget
 from counterplay.clock import now
 from counterplay.errors import CounterplayError, GoneError, InterruptedWork, StateError, WorkError
@@ -51,6 +52,7 @@ class Shared:
 
     held: ByteBudget = field(default_factory=lambda: ByteBudget(BYTES_HELD))
     gates: Gates = field(default_factory=Gates)
+    sieve: Sieve = field(default_factory=Sieve)
 
 
 class Pipeline:
@@ -88,6 +90,7 @@ class Pipeline:
         self._runs_added = runs_added
         self._floor = floor
         self._epoch = epoch
+        self._sieve = shared.sieve
         self._changed = threading.Condition()
         self._arrivals: deque[Arrival] = deque()
         self._outcomes: deque[Outcome] = deque()
@@ -201,7 +204,9 @@ class Pipeline:
             if not self._arrivals:
                 self._first_arrival = time.monotonic()
             self._arrivals.append(arrival)
-            self._changed.notify_all()
+            waiting = len(self._arrivals)
+            if waiting == 1 or waiting >= _GROUP // 2 or not self._fetching.active:
+                self._changed.notify_all()  # the mill would find nothing to do at the others
 
     def _reported(self, outcome: Outcome) -> None:
         with self._changed:
@@ -249,6 +254,7 @@ class Pipeline:
             if works or outcomes or self._board.ready or self._burial:
                 self._commit(works, outcomes)
             self._cut_batches()
+            self._sieve.passed(sum(work.opened.size for work in works if work.opened is not None))
         finally:
             with self._changed:
                 self._busy = False
@@ -290,7 +296,11 @@ class Pipeline:
         return time.monotonic() - self._first_arrival >= _LINGER
 
     def _clogged(self) -> bool:
-        return any(box.sending >= _BATCHES_WAITING + 1 for box in self._all_outboxes)
+        """Batches wait for their turn: more of them would only cost memory."""
+        return any(
+            box.sending > _BATCHES_WAITING or (box.sending > 1 and box.gate.shut)
+            for box in self._all_outboxes
+        )
 
     def _pause(self) -> float:
         if self._arrivals and not self._clogged():

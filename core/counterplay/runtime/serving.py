@@ -136,6 +136,12 @@ class Serving:
         """Put the records into the sink's next batches, but for those that it has or refused already."""
         sink, largest = box.pipe.sink, box.pipe.sink.max_record_bytes
         skipped = self._settled_before(task, box)
+        if (
+            chosen.events is None
+            and not skipped
+            and self._handed_over_at_once(task, box, opened, chosen.indices)
+        ):
+            return
         positions: list[int] = []
         records: list[Any] = []
         sizes: list[int] = []
@@ -166,6 +172,27 @@ class Serving:
             sizes.append(size)
         task.left += len(records)
         box.put(task, positions, records, sizes)
+
+    @staticmethod
+    def _handed_over_at_once(task: Task, box: Outbox, opened: Opened, indices: Sequence[int]) -> bool:
+        """The same for slices none of which asks for care, which is to say nearly always."""
+        sink = box.pipe.sink
+        assert isinstance(sink, BulkSink)
+        encode, raws = sink.encode, opened.raws
+        try:
+            if len(indices) == len(raws):
+                records, positions = [encode(raw) for raw in raws], opened.positions
+            else:
+                records = [encode(raws[index]) for index in indices]
+                positions = [opened.positions[index] for index in indices]
+        except RejectedError:
+            return False
+        sizes = [len(record) + 1 for record in records]
+        if sink.max_record_bytes is not None and max(sizes, default=0) > sink.max_record_bytes:
+            return False
+        task.left += len(records)
+        box.put(task, positions, records, sizes)
+        return True
 
     def _settled_before(self, task: Task, box: Outbox) -> Positions | set[int] | None:
         """Positions that the sink took or refused when the unit was worked on before."""
@@ -215,12 +242,15 @@ def _fresh(opened: Opened, owned: Owned, unit_id: int, theirs: set[int]) -> Sequ
     An event that another unit owns is a duplicate only where that unit was or will be the playbook's:
     the owner may be older than its subscription, or lost before it was served.
     """
-    if not owned.duplicates:
+    duplicates = owned.duplicates
+    if not duplicates:
         return range(len(opened.raws))
+    if all(owner == unit_id or owner in theirs for owner in duplicates.values()):
+        return [index for index, position in enumerate(opened.positions) if position not in duplicates]
     fresh: list[int] = []
     seen: set[str] = set()
     for index, position in enumerate(opened.positions):
-        owner = owned.duplicates.get(position)
+        owner = duplicates.get(position)
         if owner is None:
             fresh.append(index)
             continue

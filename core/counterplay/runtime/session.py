@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.engine import make_url
 
 from counterplay import audit
-from counterplay._memory import settle_allocator
+from counterplay._memory import settle_allocator, settle_collector
 from counterplay.clock import now, to_text
 from counterplay.errors import BlockedError, ConfigError, CounterplayError, StateError
 from counterplay.events import JsonObject
@@ -137,6 +137,7 @@ class Session:
         began = time.monotonic()
         refuse_others(self.host, self._opener.workspace.root)
         settle_allocator()
+        settle_collector()
         with ExitStack() as stack:
             database = self._open_store(stack)
             self._log_start(database)

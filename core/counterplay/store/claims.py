@@ -18,6 +18,22 @@ from counterplay.store.waiting import waiting_for
 
 _LOOK_AGAIN = "?"  # as duplicates: an owner does not hold them any more
 
+# Built once: building a statement costs more than running it.
+_FETCHED = (
+    sa.update(unit)
+    .where(unit.c.id == sa.bindparam("of"))
+    .values(
+        status="fetched",
+        size=sa.bindparam("size_"),
+        digest=sa.bindparam("digest_"),
+        events=sa.bindparam("events_"),
+        broken=sa.bindparam("broken_"),
+        duplicates=sa.bindparam("duplicates_"),
+        fetched=sa.bindparam("fetched_"),
+        retry_at=None,
+    )
+)
+
 
 class Claims:
     """Ownership of events by unit. `keys` remembers the ids."""
@@ -49,18 +65,7 @@ class Claims:
         owned = [claimed.get(one.unit.id) or known[one.unit.id] for one in fetched]
         moment = to_text(now())
         connection.execute(
-            sa.update(unit)
-            .where(unit.c.id == sa.bindparam("of"))
-            .values(
-                status="fetched",
-                size=sa.bindparam("size_"),
-                digest=sa.bindparam("digest_"),
-                events=sa.bindparam("events_"),
-                broken=sa.bindparam("broken_"),
-                duplicates=sa.bindparam("duplicates_"),
-                fetched=moment,
-                retry_at=None,
-            ),
+            _FETCHED,
             [
                 {
                     "of": one.unit.id,
@@ -70,6 +75,7 @@ class Claims:
                     "broken_": len(one.broken),
                     "duplicates_": ",".join(f"{at}:{owner}" for at, owner in found.duplicates.items())
                     or None,
+                    "fetched_": moment,
                 }
                 for one, found in zip(fetched, owned, strict=True)
             ],
@@ -103,6 +109,8 @@ class Claims:
     def _claimed(
         self, connection: sa.Connection, feed_id: int, fetched: Sequence[Fetched]
     ) -> dict[int, Owned]:
+        if not fetched:
+            return {}
         found = self.keys.claim(connection, feed_id, [one.keys for one in fetched])
         return {one.unit.id: owned for one, owned in zip(fetched, found, strict=True)}
 

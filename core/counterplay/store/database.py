@@ -157,7 +157,11 @@ def _engine(url: URL, **server: Any) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         return pinged_when_old(sa.create_engine(url, **server))
     # A write transaction must take its lock when it begins: a read that turns into a write cannot wait.
-    engine = sa.create_engine(url, pool_size=4, max_overflow=4, connect_args={"timeout": 30})
+    # The one that was used last, again and again: what it has read is true until another one writes, and
+    # each has a cache of its own.
+    engine = sa.create_engine(
+        url, pool_size=4, max_overflow=4, pool_use_lifo=True, connect_args={"timeout": 30}
+    )
 
     @sa.event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import sqlalchemy as sa
 
@@ -15,6 +15,9 @@ from counterplay.store.ranges import Positions
 from counterplay.store.statements import insert_or_ignore
 from counterplay.store.tables import acknowledgement, dead_letter, delivery, spool
 from counterplay.store.waiting import waiting_for
+
+_COUNTED = tuple(one.name for one in fields(Counts))
+_INSERT = delivery.insert()  # built once: building it costs more than running it
 
 
 class Deliveries:
@@ -36,7 +39,7 @@ class Deliveries:
         moment = to_text(now())
         if deliveries:
             connection.execute(
-                delivery.insert(),
+                _INSERT,
                 [
                     {
                         "unit_id": one.unit_id,
@@ -56,7 +59,7 @@ class Deliveries:
         connection.execute(
             insert_or_ignore(connection, acknowledgement),
             [
-                {"unit_id": one.unit_id, "playbook": one.playbook, **asdict(one.counts), "at": moment}
+                {"unit_id": one.unit_id, "playbook": one.playbook, **_columns(one.counts), "at": moment}
                 for one in acknowledged
             ],
         )
@@ -103,6 +106,11 @@ class Deliveries:
                 )
             ).scalars()
             return Positions(position for position in rows if position is not None)
+
+
+def _columns(counts: Counts) -> dict[str, int]:
+    """What `asdict` gives, without the copying."""
+    return {name: getattr(counts, name) for name in _COUNTED}
 
 
 def bury(connection: sa.Connection, letters: Sequence[DeadLetter]) -> None:

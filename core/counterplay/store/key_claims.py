@@ -18,6 +18,21 @@ UNTIMED = -1
 """The hour of events without a time."""
 _SET_ASIDE = ("quarantined", "lost")
 
+# Built once: building a statement costs more than running it.
+_HELD = sa.select(unit_keys.c.unit_id, unit_keys.c["keys"], unit_keys.c.checks).where(
+    unit_keys.c.unit_id.in_(sa.bindparam("owners", expanding=True))
+)
+_ASIDE = (
+    sa.select(unit.c.id)
+    .outerjoin(acknowledgement, acknowledgement.c.unit_id == unit.c.id)
+    .where(
+        unit.c.id.in_(sa.bindparam("owners", expanding=True)),
+        unit.c.status.in_(_SET_ASIDE),
+        acknowledgement.c.unit_id.is_(None),
+    )
+)
+_INSERT_KEYS, _INSERT_HOURS = unit_keys.insert(), key_hour.insert()
+
 
 @dataclass(frozen=True, slots=True)
 class UnitKeys:
@@ -97,13 +112,17 @@ class Claim:
         """Enter the ids that are new into the tables of their hours."""
         packed = digests(one.keys)
         prints = prints_of(packed)
-        by_hour: dict[int, list[int]] = {}
-        for place, number in enumerate(one.hours):
-            by_hour.setdefault(number, []).append(place)
+        by_hour: dict[int, list[int]] = {number: [] for number in set(one.hours)}
+        if len(by_hour) == 1:
+            by_hour[one.hours[0]] = list(range(len(prints)))
+        else:
+            for place, number in enumerate(one.hours):
+                by_hour[number].append(place)
         hits: dict[int, list[tuple[int, int]]] = {}
         for number, places in by_hour.items():
             table = self._hour(number)
-            found = table.claim([prints[place] for place in places], one.unit_id)
+            theirs = prints if len(places) == len(prints) else [prints[place] for place in places]
+            found = table.claim(theirs, one.unit_id)
             if found:
                 hits[number] = [(places[index], owner) for index, owner in found]
         self._blobs[one.unit_id] = packed, struct.pack(f"<{len(one.checks)}I", *one.checks)
@@ -118,11 +137,7 @@ class Claim:
         again = {one.keys.unit_id for one in entered if one.keys.again}
         wanted = [*owners, *again]
         for start in range(0, len(wanted), 500):
-            rows = self._connection.execute(
-                sa.select(unit_keys.c.unit_id, unit_keys.c["keys"], unit_keys.c.checks).where(
-                    unit_keys.c.unit_id.in_(wanted[start : start + 500])
-                )
-            )
+            rows = self._connection.execute(_HELD, {"owners": wanted[start : start + 500]})
             for owner, keys, checks in rows:
                 (self._before if owner in again else self._blobs)[owner] = (keys, checks)
         self._aside = set_aside(self._connection, owners)
@@ -149,9 +164,19 @@ class Claim:
         unit_id, positions, checks = one.keys.unit_id, one.keys.positions, one.keys.checks
         hits = dict(one.hits[number])
         own = [place for place in one.places[number] if place not in hits]
-        seen = {key_at(one.packed, place): place for place in own}
+        seen: dict[bytes, int] | None = None  # of those; only needed where one of them comes twice
         for place, owner in hits.items():
             key = key_at(one.packed, place)
+            if owner != unit_id and owner not in self._aside:
+                keys, sums = self._blobs.get(owner, (b"", b""))
+                at = place_of(keys, key)
+                if at is not None:
+                    duplicates[positions[place]] = owner
+                    if struct.unpack_from("<I", sums, 4 * at)[0] != checks[place]:
+                        altered.append(positions[place])
+                    continue
+            if seen is None:
+                seen = {key_at(one.packed, mine): mine for mine in own}
             if owner == unit_id:
                 if key in seen:  # a second time in this unit
                     duplicates[positions[place]] = owner
@@ -161,17 +186,10 @@ class Claim:
                 seen[key] = place
                 own.append(place)  # claimed just now, or when the unit was fetched before
                 continue
-            keys, sums = self._blobs.get(owner, (b"", b""))
-            at = place_of(keys, key)
-            if at is None or owner in self._aside:
-                # It vanished from that unit, or the unit was set aside. (Or it is another id with the
-                # same fingerprint, which one in 10^19 is: then the other one may come twice.)
-                self._hour(number).give(prints_of(key)[0], unit_id)
-                self._taken_over(key, seen, place, own, duplicates, positions, unit_id)
-            else:
-                duplicates[positions[place]] = owner
-                if struct.unpack_from("<I", sums, 4 * at)[0] != checks[place]:
-                    altered.append(positions[place])
+            # It vanished from that unit, or the unit was set aside. (Or it is another id with the
+            # same fingerprint, which one in 10^19 is: then the other one may come twice.)
+            self._hour(number).give(prints_of(key)[0], unit_id)
+            self._taken_over(key, seen, place, own, duplicates, positions, unit_id)
         return sorted(own)
 
     @staticmethod
@@ -196,8 +214,9 @@ class Claim:
         unit_id = one.keys.unit_id
         keys, checks = self._blobs[unit_id]
         if places != list(range(len(one.keys.keys))):
-            keys = b"".join(key_at(one.packed, place) for place in places)
-            checks = struct.pack(f"<{len(places)}I", *(one.keys.checks[place] for place in places))
+            each = struct.unpack("16s" * len(one.keys.keys), one.packed)
+            keys = b"".join([each[place] for place in places])
+            checks = struct.pack(f"<{len(places)}I", *[one.keys.checks[place] for place in places])
         before = self._before.get(unit_id, (b"", b""))[0]
         if places or before:
             self._new[unit_id] = (keys, checks)
@@ -225,14 +244,14 @@ class Claim:
             self._connection.execute(sa.delete(key_hour).where(key_hour.c.unit_id.in_(known)))
         if self._new:
             self._connection.execute(
-                unit_keys.insert(),
+                _INSERT_KEYS,
                 [
                     {"unit_id": owner, "keys": keys, "checks": checks}
                     for owner, (keys, checks) in self._new.items()
                 ],
             )
             if self._index:
-                self._connection.execute(key_hour.insert(), self._index)
+                self._connection.execute(_INSERT_HOURS, self._index)
             self._store.wrote(self._feed_id, {row["hour"] for row in self._index})
 
 
@@ -240,13 +259,4 @@ def set_aside(connection: sa.Connection, owners: Collection[int]) -> set[int]:
     """Those of the units that were quarantined or lost before any playbook had them: they own nothing."""
     if not owners:
         return set()
-    rows = connection.execute(
-        sa.select(unit.c.id)
-        .outerjoin(acknowledgement, acknowledgement.c.unit_id == unit.c.id)
-        .where(
-            unit.c.id.in_(list(owners)),
-            unit.c.status.in_(_SET_ASIDE),
-            acknowledgement.c.unit_id.is_(None),
-        )
-    )
-    return set(rows.scalars())
+    return set(connection.execute(_ASIDE, {"owners": list(owners)}).scalars())

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from operator import xor
 
 _SMALLEST, _LARGEST = 1024, 8192  # slots of a table
 _SLOT = 12  # bytes
@@ -39,14 +40,17 @@ class _Table:
     def entries(self) -> Iterator[tuple[int, int]]:
         return ((one, owner) for one, owner in zip(self.prints, self.owners, strict=True) if one)
 
-    def put(self, one: int, owner: int) -> None:
-        """Enter one that is not there. A third of the slots is free when `room` is used up."""
-        at = one % self.mask
-        while self.prints[at]:
-            at = (at + 1) & self.mask
-        self.prints[at] = one
-        self.owners[at] = owner
-        self.room -= 1
+    def fill(self, entries: Iterable[tuple[int, int]]) -> None:
+        """Enter those of another table. A third of the slots is free when `room` is used up."""
+        prints, owners, mask, room = self.prints, self.owners, self.mask, self.room
+        for one, owner in entries:
+            at = one % mask
+            while prints[at]:
+                at = (at + 1) & mask
+            prints[at] = one
+            owners[at] = owner
+            room -= 1
+        self.room = room
 
     def give(self, one: int, owner: int) -> None:
         at = one % self.mask
@@ -62,9 +66,13 @@ class _Table:
             made = [_Table(2 * size, self.depth)] * 2
         else:
             made = [_Table(size, self.depth + 1), _Table(size, self.depth + 1)]
-        bit = _BITS - 1 - self.depth
-        for one, owner in self.entries():
-            made[one >> bit & 1].put(one, owner)
+        bit = 1 << (_BITS - 1 - self.depth)
+        entries = [entry for entry in zip(self.prints, self.owners, strict=True) if entry[0]]
+        if made[0] is made[1]:
+            made[0].fill(entries)
+        else:
+            made[0].fill([entry for entry in entries if not entry[0] & bit])
+            made[1].fill([entry for entry in entries if entry[0] & bit])
         return made
 
 
@@ -133,7 +141,7 @@ class Hour:
 def digests(keys: Sequence[str]) -> bytes:
     """16 bytes for each id: a GUID's own, else a hash."""
     joined = "".join(keys).replace("-", "")
-    if len(joined) == 32 * len(keys) and joined.isascii() and all(len(key) == 36 for key in keys):
+    if len(joined) == 32 * len(keys) and joined.isascii() and set(map(len, keys)) <= {36}:
         try:
             return bytes.fromhex(joined)
         except ValueError:
@@ -167,4 +175,5 @@ def key_at(packed: bytes, place: int) -> bytes:
 def prints_of(packed: bytes) -> list[int]:
     """A 64-bit fingerprint of each id, never 0."""
     halves = struct.unpack(f"<{len(packed) // 8}Q", packed)
-    return [(a ^ b) or 1 for a, b in zip(halves[::2], halves[1::2], strict=True)]
+    prints = list(map(xor, halves[::2], halves[1::2]))
+    return prints if all(prints) else [one or 1 for one in prints]

@@ -18,6 +18,20 @@ TRIAGE = {
 }
 
 
+class GetCase(Action):
+    """Reads an alert or an incident; the result has it under the name of its kind."""
+
+    connection = "m365.tenant"
+    kind_of_case: ClassVar[CaseKind]
+    key: ClassVar[str]
+
+    def run(self, context: StepContext) -> JsonObject:
+        identity = self.arguments[self.key]
+        found = Cases(context).case(self.kind_of_case, identity)
+        shown = {name: value for name, value in found.items() if not name.startswith("@odata.")}
+        return {self.key: identity, self.key.removesuffix("_id"): shown}
+
+
 class UpdateCase(Setting):
     """Sets those properties that the arguments name. An update is an event for whoever follows updates,
     so that nothing is sent when all is so already."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from counterplay import Action, JsonObject, StepContext
-from counterplay_m365.cases import ALERT, Cases
+from counterplay_m365.actions.case_actions import GetCase
+from counterplay_m365.cases import ALERT
 
 
-class GetAlert(Action):
+class GetAlert(GetCase):
     """Read an alert as it is now, with its comments and evidence.
 
     Needs:
@@ -18,10 +18,5 @@ class GetAlert(Action):
     """
 
     name = "get_alert"
-    connection = "m365.tenant"
-
-    def run(self, context: StepContext) -> JsonObject:
-        identity = self.arguments["alert_id"]
-        found = Cases(context).case(ALERT, identity)
-        shown = {name: value for name, value in found.items() if not name.startswith("@odata.")}
-        return {"alert_id": identity, "alert": shown}
+    key = "alert_id"
+    kind_of_case = ALERT

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from counterplay import Action, JsonObject, StepContext
-from counterplay_m365.cases import INCIDENT, Cases
+from counterplay_m365.actions.case_actions import GetCase
+from counterplay_m365.cases import INCIDENT
 
 
-class GetIncident(Action):
+class GetIncident(GetCase):
     """Read an incident as it is now, with its comments.
 
     Needs:
@@ -18,10 +18,5 @@ class GetIncident(Action):
     """
 
     name = "get_incident"
-    connection = "m365.tenant"
-
-    def run(self, context: StepContext) -> JsonObject:
-        identity = self.arguments["incident_id"]
-        found = Cases(context).case(INCIDENT, identity)
-        shown = {name: value for name, value in found.items() if not name.startswith("@odata.")}
-        return {"incident_id": identity, "incident": shown}
+    key = "incident_id"
+    kind_of_case = INCIDENT

@@ -20,6 +20,7 @@ from counterplay import (
     WorkError,
 )
 from counterplay.wire import Wire
+from counterplay_intake.client import send
 from counterplay_intake.forward import Forward
 
 URL = "https://intake.example.net/batch"
@@ -38,6 +39,14 @@ def test_events_are_the_bytes_that_their_source_sent(context: Context, wire: res
     assert body == {"intake_key": KEY, "jsons": [raw.decode() for raw in raws]}
     assert list(receipts) == [Receipt("e-1"), Receipt("e-2")]
     assert wire.calls[0].request.headers["Content-Type"] == "application/json"
+
+
+def test_an_empty_batch_is_a_whole_envelope(context: Context, wire: responses.RequestsMock) -> None:
+    """It is how a connection is tried."""
+    wire.post(URL, json={"event_ids": []})
+
+    assert send(context, []) == []
+    assert json.loads(wire.calls[0].request.body or b"") == {"intake_key": KEY, "jsons": []}
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=20))

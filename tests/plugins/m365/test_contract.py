@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import jsonschema
 import pytest
+import requests
+from tests.fixtures import graph_contract
 from tests.fixtures.graph_contract import Watched
 
 from counterplay import Context, Event, PollTrigger
@@ -108,3 +111,29 @@ def test_requests_and_answers_keep_to_the_contract(
         keys = {trigger.run_key(Event(json.dumps(one).encode())) for one in tenant.objects[kind].values()}
         assert keys
         assert found == keys
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "wrong"),
+    [
+        ("POST", "machines/m1/isolate", {"Comment": "ticket 17", "IsolationType": "Full"}, None),
+        ("POST", "machines/m1/unisolate", {"Comment": "ticket 17"}, None),
+        ("GET", "machineactions", None, None),
+        ("POST", "machines/m1/isolate", {"comment": "ticket 17", "IsolationType": "Full"}, "comment"),
+        ("POST", "machines/m1/isolate", {"Comment": "ticket 17", "IsolationType": "full"}, "full"),
+        ("POST", "machines/m1/unisolate", {}, "Comment"),
+        ("POST", "machines/m1/offboard", {"Comment": "x"}, "nobody says why"),
+    ],
+)
+def test_what_has_no_contract_is_named_and_its_bodies_are_described(
+    method: str, path: str, body: Any, wrong: str | None
+) -> None:
+    """Requests to Defender for Endpoint are listed with the reason, and are as its reference has them."""
+    url = f"https://127.0.0.1/defender/api/{path}"
+    request = requests.Request(method, url, json=body).prepare()
+
+    if wrong is None:
+        graph_contract.hold(request, requests.Response())
+    else:
+        with pytest.raises((AssertionError, jsonschema.ValidationError), match=wrong):
+            graph_contract.hold(request, requests.Response())
