@@ -86,6 +86,16 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
             return [(identity, segment) for identity, segment in rows]
 
+    def playbooks_of(self, *statuses: str) -> list[tuple[str, str]]:
+        """(run, playbook) of every run in one of the statuses."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                sa.select(run.c.id, run.c.playbook)
+                .where(run.c.status.in_(statuses))
+                .order_by(run.c.created, run.c.id)
+            )
+            return [(identity, playbook) for identity, playbook in rows]
+
     def claim(self, worker: str, limit: int, newcomers: int = 0) -> list[tuple[str, int]]:
         """Like `due`, and taken for a worker at once, so that no other one takes them, too."""
         with self.database.write() as connection:
