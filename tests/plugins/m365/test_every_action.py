@@ -40,6 +40,7 @@ from counterplay.runtime.first_write import TRUSTED
 from counterplay.runtime.planning import rehearse, way_back
 from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.runtime.results import Outcome
+from counterplay.runtime.undo import prospects
 from counterplay.store.database import open_database
 from counterplay.store.runs import EffectEnd, Lease, NewRun, RunStore, StoredEffect, run_id
 from counterplay_m365.tenant import Tenant
@@ -403,6 +404,22 @@ def test_what_was_created_before_a_stop_is_taken_back_too(ground: Ground) -> Non
     back = inverse(attempt.uses, arguments, known.before, outcome.result)
     assert Attempt(ground, "m365.delete_inbox_rules", back).go().status == "succeeded"
     assert ground.state() == there != before
+
+
+def test_detected_risk_that_was_dismissed_is_not_called_unchanged(ground: Ground) -> None:
+    """Nobody can say it again, and it was there: that is no "nothing to take back"."""
+    at_risk = next(one for one in ground.tenant.objects["riskyUser"].values() if one["riskState"] == "atRisk")
+    attempt = Attempt(ground, "m365.dismiss_risk", {"user_id": at_risk["id"]})
+    assert attempt.go().status == "succeeded"
+    known = attempt.journal()
+    assert known is not None
+
+    module, why = way_back(attempt.action(), known.before)
+    (prospect,) = prospects(HOST, [known])
+
+    assert module is None
+    assert why == "it cannot be taken back: risk that was detected comes back with a new detection only"
+    assert (prospect.inverse, prospect.stands) == (None, True)
 
 
 def test_a_role_is_taken_back_only_where_it_was_given(ground: Ground) -> None:
