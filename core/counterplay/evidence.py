@@ -102,7 +102,9 @@ def check(path: Path) -> Checked:
             bodies = {name: archive.read(name) for name in names}
         manifest = json.loads(bodies[MANIFEST])
         hashes, head, identity = dict(manifest["files"]), str(manifest["head"]), str(manifest["run"])
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read the archive: {error.strerror or error}", path=path) from error
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
         raise ConfigError("this is no evidence of a run", path=path) from error
     flaws: list[str] = []
     if len(set(names)) != len(names):

@@ -23,6 +23,11 @@ _AT_ONCE = 15  # ids in one filter
 _ASSIGNMENTS = "/roleManagement/directory/roleAssignments"
 
 
+def scope_of(assignment: JsonObject) -> str:
+    """Where a role assignment holds: "/" is the whole tenant."""
+    return str(assignment.get("directoryScopeId") or "/")
+
+
 class Roles(Graph):
     """Directory roles of the tenant of a context."""
 

@@ -71,6 +71,27 @@ def test_what_depends_on_an_unsent_write_is_listed_with_its_condition(
     assert steps["never"]["does"] == "skipped"
 
 
+def test_the_sum_names_as_lasting_only_what_nothing_takes_back(bench: Any, block: Callable[..., Any]) -> None:
+    """Not what changes nothing, nor what is not known yet or shows when it runs; an account counts once."""
+    user = bench.user()
+    revoke = {"uses": "m365.revoke_sessions", "connection": "contoso", "with": {"user_id": user["id"]}}
+    add = {"user_id": user["id"], "role": "User Administrator"}
+    bench.write(block(user["id"]), name="blocked")
+    assert bench.run("blocked").exit_code == 0
+    bench.write(
+        {**revoke, "id": "revoke"},
+        block(user["userPrincipalName"].upper(), id="again"),
+        block("{{ steps.revoke.result.user_id }}", id="whom"),
+        {"id": "role", "uses": "m365.add_to_role", "connection": "contoso", "with": add},
+    )
+    (bench.root / "event.json").write_text("{}")
+
+    text = bench.call("plan", "test", "--event", str(bench.root / "event.json")).stdout
+
+    assert "cannot be taken back: m365.revoke_sessions\n" in text, text
+    assert f"on (not known yet), {user['userPrincipalName']}\n" in text, text
+
+
 def test_sinks_are_listed_and_not_sent(bench: Any) -> None:
     """A delivery is no effect, and a plan makes none."""
     bench.write(get(bench.user()["id"]), sinks=[{"uses": "intake.forward", "connection": "siem"}])

@@ -86,6 +86,23 @@ def test_a_second_undo_finds_nothing_to_do(bench: Any, contained: str) -> None:
     assert result.stdout.count("was as before already") == 2
 
 
+def test_a_second_undo_of_what_was_created_anew_says_that_it_did_nothing(bench: Any) -> None:
+    """Rules that were deleted come back with new ids: it is not as it was, and yet there is nothing to do."""
+    user = bench.with_rules()
+    given = {"user_id": user["id"], "rule_ids": [bench.rules(user)[0]["id"]]}
+    bench.write({"uses": "m365.delete_inbox_rules", "connection": "contoso", "with": given})
+    assert bench.run().exit_code == 0, bench.runs()[0].error
+    run = bench.runs()[0].id
+    assert bench.call("undo", run).stdout.count(": taken back") == 1
+    sent = list(bench.writes)
+
+    result = bench.call("undo", run)
+
+    assert bench.writes == sent
+    assert "was as before already" in result.stdout
+    assert result.exit_code == 0
+
+
 def test_the_plan_of_an_undo_shows_what_is_as_before_and_what_was_changed_since(
     bench: Any, contained: str
 ) -> None:

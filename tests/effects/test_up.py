@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import threading
 import time
 import urllib.error
@@ -97,6 +98,17 @@ LOOK = {
 def questions(told: list[str]) -> list[str]:
     """The lines of the log that ask somebody something; each names its run."""
     return [line for line in told if "asks: Go on? `playbook approve a-" in line]
+
+
+def test_a_length_that_is_no_number_is_answered(bench: Any) -> None:
+    """Not with a connection that just ends."""
+    with running(bench) as service:
+        address = service.service.url.removeprefix("http://").split(":")
+        with socket.create_connection((address[0], int(address[1])), timeout=10) as sender:
+            sender.sendall(b"POST /approvals HTTP/1.1\r\nHost: x\r\nContent-Length: \xb2\r\n\r\n")
+            answer = sender.makefile("rb").readline()
+
+    assert answer.startswith(b"HTTP/1.1 411 ")
 
 
 def test_what_people_have_to_look_at_stands_in_the_log_once(bench: Any) -> None:

@@ -47,6 +47,14 @@ def test_looks_are_planted_with_the_effect(watched: Any) -> None:
     assert [(one.after, one.checked) for one in rows(watched)] == [("5m", None), ("24h", None)]
 
 
+def test_looks_are_shown_before_and_after(watched: Any) -> None:
+    """With the playbook, and with the run, for people and for programs."""
+    assert "looked at again after 5m, 24h" in watched.call("show", "test").stdout
+    run = watched.runs()[0].id
+    shown = json.loads(watched.call("runs", "show", run, "--json").stdout)["watches"]
+    assert [(one["after"], one["held"]) for one in shown] == [("5m", None), ("24h", None)]
+
+
 def test_an_effect_that_holds_is_recorded(watched: Any) -> None:
     """The next start of anything looks."""
     pass_time(watched)

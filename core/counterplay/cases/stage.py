@@ -55,6 +55,9 @@ class CaseWorkspace(Workspace):
     def labelled(self, labels: Sequence[str], kind: str) -> Sequence[str]:
         return ["-".join(labels)]
 
+    def playbooks(self) -> dict[str, Path | Traversable]:
+        return self._real.playbooks()
+
     def playbook_file(self, name: str) -> Path | Traversable:
         return self._real.playbook_file(name)
 

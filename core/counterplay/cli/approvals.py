@@ -83,7 +83,8 @@ def _answer(text: str, decision: Literal["approve", "deny"], comment: str, form:
         given = sum(each.decision == "approve" for each in after.answers)
         click.echo(f"{after.id}: recorded, {given} of {after.people} approvals")
     else:
-        click.echo(f"{after.id} is {after.status}; run {after.run_id} goes on in a worker (`playbook run`)")
+        goes_on = "goes on in a worker (`playbook up`, or any `playbook run`)"
+        click.echo(f"{after.id} is {after.status}; run {after.run_id} {goes_on}")
 
 
 def _identity(service: Approvals | None, text: str) -> str:

@@ -99,5 +99,7 @@ def _read(file: str) -> Iterator[Entry]:
         text = Path(file).read_text("utf-8")
         for line in text.splitlines():
             yield Entry(**json.loads(line))
-    except (OSError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read the log: {error.strerror or error}", path=file) from error
+    except (ValueError, TypeError) as error:
         raise ConfigError(f"this is no exported audit log: {error}", path=file) from error

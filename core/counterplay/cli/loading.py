@@ -105,6 +105,9 @@ class Renamed:
     def labelled(self, labels: Sequence[str], kind: str) -> Sequence[str]:
         return self._workspace.labelled(labels, kind)
 
+    def playbooks(self) -> Collection[str]:
+        return self._workspace.playbooks()
+
 
 def load_playbook(
     workspace: Workspace, name: str, renames: Mapping[str, str] | None = None

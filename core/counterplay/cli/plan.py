@@ -178,8 +178,9 @@ def print_plan(one: Plan) -> None:
         _print_step(step)
     changes = one.effects
     writes = sum(len(step.calls or ()) for step in changes)
-    lasting = sorted({step.uses for step in changes if step.undo is None and step.calls != ()})
-    people = sorted({step.subject or step.target or "(not known yet)" for step in changes})
+    lasting = sorted({step.uses for step in changes if step.lasts})
+    named = sorted(step.subject or step.target or "(not known yet)" for step in changes)
+    people = {name.casefold(): name for name in named}.values()  # an account as its directory writes it
     in_all = f"{counted(len(changes), 'change')}, {counted(writes, 'write')}"
     say(f"  in all: {in_all}" + (f", on {', '.join(people)}" if people else ""))
     if lasting:

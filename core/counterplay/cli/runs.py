@@ -91,6 +91,7 @@ def show_run(run_id: str, as_json: bool) -> None:
             print_prospects(store, run)
             return
         from counterplay.store.approvals import ApprovalStore
+        from counterplay.store.watches import WatchStore
 
         print_json(
             {
@@ -101,6 +102,7 @@ def show_run(run_id: str, as_json: bool) -> None:
                 "attempts": [_fields(one) for one in store.attempts(run.id)],
                 "effects": [_fields(one) for one in store.effects(run.id)],
                 "approvals": [_fields(one) for one in ApprovalStore(store.database).of_run(run.id)],
+                "watches": [_fields(one) for one in WatchStore(store.database).of_run(run.id)],
                 "inside": [
                     {
                         **_about(one),
@@ -123,7 +125,7 @@ def cancel(run_id: str) -> None:
     with _store() as store:
         store, run = _one(store, run_id)
         cancel_run(store, run, this_person())
-    click.echo(f"{run.id} is asked to end; a worker (`playbook run`) carries it out")
+    click.echo(f"{run.id} is asked to end; a worker (`playbook up`, or any `playbook run`) carries it out")
 
 
 @runs.command("retry")
@@ -138,7 +140,7 @@ def retry(run_id: str, from_step: str | None) -> None:
         store, run = _one(store, run_id)
         again = retry_run(store, run, this_person(), from_step)
     what = f" from {', '.join(again)}" if again else ""
-    click.echo(f"{run.id} goes on{what}; a worker (`playbook run`) carries it out")
+    click.echo(f"{run.id} goes on{what}; a worker (`playbook up`, or any `playbook run`) carries it out")
 
 
 @runs.command("follow")

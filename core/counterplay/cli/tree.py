@@ -69,6 +69,10 @@ def _modifiers(step: Step) -> Iterator[str]:
         yield f"up to {step.retry.attempts} attempts"
     if step.timeout is not None:
         yield f"at most {duration(step.timeout)}"
+    if step.verify:
+        yield "fails where it does not hold"
+    if step.verify_after:
+        yield f"looked at again after {', '.join(step.verify_after)}"
     if step.on_error == "continue":
         yield "goes on after an error"
 

@@ -157,11 +157,17 @@ def _steps(opener: Opener, undo_id: str, able: list[Prospect]) -> list[dict[str,
     """How each effect stands, after the run that was to take it back."""
     from contextlib import closing
 
+    from counterplay.runtime.undo import prospects
     from counterplay.store.database import open_database
     from counterplay.store.runs import RunStore
 
     with closing(open_database(opener.workspace.store_url)) as database:
         steps = {one.step_id: one for one in RunStore(database).steps(undo_id)}
+        idle = {
+            one.effect.step_id
+            for one in prospects(opener.host, effects_of(RunStore(database), undo_id))
+            if one.nothing and not one.effect.calls
+        }
     words = {"succeeded": "taken back", "skipped": "was as before already", "failed": "failed"}
     report: list[dict[str, object]] = []
     for number, one in enumerate(able):
@@ -169,6 +175,8 @@ def _steps(opener: Opener, undo_id: str, able: list[Prospect]) -> list[dict[str,
         status = step.status if step is not None else "not reached"
         if step is not None and step.ended is None:
             status = "waits"
+        elif status == "succeeded" and f"undo_{number + 1}" in idle:
+            status = "skipped"  # it found nothing to do, and sent nothing
         error = step.error if step is not None and status == "failed" else None
         word = "failed" if status == "failed" else words.get(status, status)
         report.append({"uses": one.effect.uses, "on": _whom(one.effect), "status": word, "why": error})

@@ -218,6 +218,7 @@ class _Checker:
         if arguments is None or isinstance(arguments, dict):
             try:
                 self.arguments(path, arguments, schema)
+                self.called(path, arguments or {}, schema)
             except Exception as error:
                 flaw = _flaw(schema, error)
                 if flaw is None:
@@ -237,6 +238,17 @@ class _Checker:
                 self.add((*path, "uses"), problem.message, hint)
             else:
                 self.add((*path, "with", *problem.path), problem.message, problem.hint, key=problem.at_key)
+
+    def called(self, path: Path, arguments: JsonObject, schema: JsonObject) -> None:
+        """Playbooks that a step calls by name: it would find out only when it begins."""
+        for key, described in schema.get("properties", {}).items():
+            name = arguments.get(key)
+            if self.catalogue is None or not described.get("x-playbook") or not isinstance(name, str):
+                continue
+            known = self.catalogue.playbooks()
+            if name not in known and not is_template(name) and not name.endswith((".yaml", ".yml")):
+                hint = did_you_mean(name, known, "`playbook list` shows what there is")
+                self.add((*path, "with", key), f"no playbook is called {name!r}", hint)
 
     def connection(self, path: Path, use: JsonObject, info: ModuleInfo) -> None:
         wanted, own = info.cls.connection, use.get("connection")

@@ -10,7 +10,7 @@ from counterplay.plugins import PluginHost
 
 
 class ConnectionCatalogue(Protocol):
-    """The connections that a workspace knows, by (name, kind): one name may stand for several kinds."""
+    """What a workspace knows: connections by (name, kind), as one name may stand for several; playbooks."""
 
     def kinds(self, name: str) -> Collection[str]:
         """The kinds of connection of that name, e.g. `{"m365.tenant"}`; none: there is no such name."""
@@ -22,6 +22,10 @@ class ConnectionCatalogue(Protocol):
 
     def names(self) -> Collection[str]:
         """All names."""
+        ...
+
+    def playbooks(self) -> Collection[str]:
+        """The names of the playbooks that a step can call."""
         ...
 
 

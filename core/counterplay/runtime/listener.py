@@ -39,7 +39,7 @@ class Listener:
         self, address: str, feeds: Sequence[Feed] = (), pages: Mapping[tuple[str, str], Page] | None = None
     ) -> None:
         host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not (port.isascii() and port.isdigit()):
             raise ConfigError(f"{address!r} is not HOST:PORT", hint="write --listen 127.0.0.1:8787")
         self._feeds: dict[str, Feed] | None = None
         self._pages = dict(pages or {})
@@ -119,7 +119,7 @@ def _handler(listener: Listener) -> type[BaseHTTPRequestHandler]:
         def _taken(self, method: str) -> PushAnswer:
             url = urlsplit(self.path)
             length = self.headers.get("Content-Length", "" if method == "POST" else "0")
-            if not length.isdigit():
+            if not (length.isascii() and length.isdigit()):  # `²` is a digit, and no number
                 self.close_connection = True
                 return PushAnswer(status=411, body=b'{"error": "send a Content-Length"}')
             if int(length) > MAX_BODY:

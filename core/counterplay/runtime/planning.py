@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from counterplay.clock import now, to_text
 from counterplay.directives import Ask, Call, Pause, Stop
-from counterplay.errors import CounterplayError, InterruptedWork, PermanentError, as_work_error
+from counterplay.errors import CounterplayError, InterruptedWork, PermanentError, WorkError, as_work_error
 from counterplay.events import Event, JsonObject, encoded
 from counterplay.hookspecs import EffectIntent
 from counterplay.language import Playbook, Step, Use, expressions_of, with_defaults
@@ -22,7 +22,7 @@ from counterplay.modules import Action, Connection, Context, Control, Sink, Step
 from counterplay.runtime.given import DEEPEST, arguments_of, inputs_of
 from counterplay.runtime.guards import Guards
 from counterplay.runtime.opening import Opener
-from counterplay.runtime.plans import Does, Plan, PlannedStep
+from counterplay.runtime.plans import CANNOT, Does, Plan, PlannedStep
 from counterplay.store.database import Database
 
 if TYPE_CHECKING:
@@ -339,6 +339,7 @@ class _Walk:
                 arguments=self._masked(arguments),
                 calls=None if action.effect else (),
                 permissions=self._permissions(use) if action.effect else (),
+                undo_note=CANNOT if action.effect and _one_way(action) else None,
                 note=f"depends on {', '.join(dict.fromkeys(reads))}",
             )
         )
@@ -568,14 +569,20 @@ def rehearse(action: Action, context: StepContext) -> tuple[JsonObject, list[Jso
     return before, http.calls, None
 
 
+def _one_way(action: Action) -> bool:
+    return type(action).inverse is Action.inverse
+
+
 def way_back(
     action: Action, before: JsonObject, result: JsonObject | None = None
 ) -> tuple[str | None, str | None]:
     """(The module that takes the effect back, or None and why there is none)."""
-    if type(action).inverse is Action.inverse:
-        return None, "it cannot be taken back"
+    if _one_way(action):
+        return None, CANNOT
     try:
         inverse = action.inverse(before, result or {})
+    except WorkError as error:
+        return None, f"{CANNOT}: {error.message}"
     except Exception:  # it needs the result, which is not known before the run
         return None, "whether it can be taken back shows when it runs"
     if inverse is None:

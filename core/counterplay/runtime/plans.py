@@ -18,6 +18,10 @@ VERSION = 1
 UNKNOWN_TEXT = "(known when it runs)"
 
 
+CANNOT = "it cannot be taken back"
+"""How the `undo_note` begins of an effect that nothing takes back."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedStep:
     """One step as it would happen.
@@ -47,6 +51,11 @@ class PlannedStep:
     guard: str | None = None
     note: str | None = None
     shares_target: bool = False
+
+    @property
+    def lasts(self) -> bool:
+        """It changes something for good."""
+        return self.does == "changes" and (self.undo_note or "").startswith(CANNOT) and self.calls != ()
 
     @property
     def would_fail(self) -> bool:

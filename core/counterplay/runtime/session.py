@@ -450,7 +450,7 @@ class Session:
     # --- the end ---------------------------------------------------------------------------------
 
     def _ended(self, feeds: Sequence[Feed], runs: RunStore, interrupted: bool, began: float) -> Ended:
-        waiting = runs.with_status("waiting", "blocked")
+        waiting = self._waiting(runs)
         failed = any(
             feed.failure is not None and not isinstance(feed.failure, BlockedError) for feed in feeds
         )
@@ -476,11 +476,28 @@ class Session:
             exit_code=code,
             figures=figures,
             notices=self.figures.notices,
-            runs={"waiting": [identity for identity, _ in waiting]},
+            runs={"waiting": waiting},
             changed=_changed(runs.effects_since(self._began)),
             lines=tuple(lines),
             seconds=time.monotonic() - began,
         )
+
+    def _waiting(self, runs: RunStore) -> list[str]:
+        """Runs of these playbooks that wait; those of others, which this worker serves too, are told only.
+
+        Without a playbook (a plan that is carried out, an undo) all are its own.
+        """
+        waiting = runs.playbooks_of("waiting", "blocked")
+        own = {task.playbook.name for task in self._tasks} or {playbook for _, playbook in waiting}
+        others = sorted({playbook for _, playbook in waiting} - own)
+        if others:
+            count = sum(playbook not in own for _, playbook in waiting)
+            self.figures.notice(
+                "runs of other playbooks",
+                f"{count:,} run{' of another playbook waits' if count == 1 else 's of other playbooks wait'} "
+                f"({', '.join(others[:3])}{' and more' if len(others) > 3 else ''}): `playbook runs list`",
+            )
+        return [identity for identity, playbook in waiting if playbook in own]
 
     def _still_quarantined(self, feeds: Sequence[Feed], store: FeedStore) -> bool:
         """Units that are set aside until somebody tries them again, whichever invocation set them aside.

@@ -36,6 +36,11 @@ class Prospect:
     why: str | None = None
     stands: bool = False
 
+    @property
+    def nothing(self) -> bool:
+        """The effect took place, and there was nothing to change."""
+        return self.effect.status == "done" and self.inverse is None and not self.stands
+
 
 def prospects(host: PluginHost, effects: Sequence[StoredEffect]) -> list[Prospect]:
     """What can be said of each effect, the last one first."""

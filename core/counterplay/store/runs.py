@@ -30,6 +30,9 @@ from counterplay.store.statements import dumps
 from counterplay.store.tables import run
 from counterplay.store.workers import give_back
 
+_MOST_NAMED = 10_000
+"""Ids in one statement: PostgreSQL takes 65,535 values, SQLite 32,766 unless it was built for more."""
+
 __all__ = [
     "ENDED",
     "EffectEnd",
@@ -83,6 +86,16 @@ class RunStore(Outbox, RunHistory, EffectRows):
             )
             return [(identity, segment) for identity, segment in rows]
 
+    def playbooks_of(self, *statuses: str) -> list[tuple[str, str]]:
+        """(run, playbook) of every run in one of the statuses."""
+        with self.database.read() as connection:
+            rows = connection.execute(
+                sa.select(run.c.id, run.c.playbook)
+                .where(run.c.status.in_(statuses))
+                .order_by(run.c.created, run.c.id)
+            )
+            return [(identity, playbook) for identity, playbook in rows]
+
     def claim(self, worker: str, limit: int, newcomers: int = 0) -> list[tuple[str, int]]:
         """Like `due`, and taken for a worker at once, so that no other one takes them, too."""
         with self.database.write() as connection:
@@ -94,12 +107,15 @@ class RunStore(Outbox, RunHistory, EffectRows):
             give_back(connection, worker, runs)
 
     def any_open(self, runs: Collection[str]) -> list[str]:
-        """Those of the runs that work or are to work."""
+        """Those of the runs that work or are to work, however many are asked for."""
+        working = run.c.status.in_(("queued", "running", "held"))
+        found: list[str] = []
         with self.database.read() as connection:
-            open_runs = sa.select(run.c.id).where(
-                run.c.id.in_(runs), run.c.status.in_(("queued", "running", "held"))
-            )
-            return list(connection.execute(open_runs).scalars())
+            named = list(runs)
+            for at in range(0, len(named), _MOST_NAMED):
+                query = sa.select(run.c.id).where(run.c.id.in_(named[at : at + _MOST_NAMED]), working)
+                found += connection.execute(query).scalars()
+        return found
 
     def begin(self, identity: str, segment: int, *, tell: bool = False) -> bool:
         """A segment starts working. False: this segment is not the run's current one, or the run ended.

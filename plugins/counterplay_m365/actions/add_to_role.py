@@ -6,13 +6,14 @@ from typing import Any
 
 from counterplay import Inverse, JsonObject, StepContext
 from counterplay_m365.actions.removal import Restoring
-from counterplay_m365.roles import Roles
+from counterplay_m365.roles import Roles, scope_of
 
 
 class AddToRole(Restoring):
     """Give a user a directory role, after `m365.remove_from_role`.
 
-    A role that is there already is not given twice. Taken back by `m365.remove_from_role`.
+    A role that is there already is not given twice. Taken back by `m365.remove_from_role` in the scopes
+    in which it was given; in others it stays.
 
     Needs:
         Graph application permissions `RoleManagement.ReadWrite.Directory` and `User.Read.All`. The first
@@ -40,7 +41,7 @@ class AddToRole(Restoring):
         return roles.assignments([roles.object_id(self.arguments["user_id"])])
 
     def content(self, one: JsonObject) -> Any:
-        return one["principalId"], one["roleDefinitionId"], one.get("directoryScopeId") or "/"
+        return one["principalId"], one["roleDefinitionId"], scope_of(one)
 
     def create(self, context: StepContext, one: JsonObject) -> JsonObject:
         return Roles(context).assign(one["principalId"], one["roleDefinitionId"], one["directoryScopeId"])
@@ -49,7 +50,7 @@ class AddToRole(Restoring):
         return {
             "id": one.get("id"),
             "role": self.arguments["role"],
-            "scope": one.get("directoryScopeId") or "/",
+            "scope": scope_of(one),
         }
 
     def owner(self, context: StepContext) -> JsonObject:
@@ -63,7 +64,8 @@ class AddToRole(Restoring):
         return str(self.arguments["user_id"])
 
     def inverse(self, before: JsonObject, result: JsonObject) -> Inverse | None:
-        if not result["restored"]:
+        scopes = [one["scope"] for one in result["restored"]]
+        if not scopes:
             return None
-        given = {"user_id": self.arguments["user_id"], "role": self.arguments["role"]}
+        given = {"user_id": self.arguments["user_id"], "role": self.arguments["role"], "scopes": scopes}
         return Inverse("m365.remove_from_role", given)

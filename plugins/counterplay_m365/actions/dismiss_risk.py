@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from counterplay import Inverse, JsonObject
+from counterplay import Inverse, JsonObject, PermanentError
 from counterplay_m365.actions.risk_verdict import RiskVerdict
 
 
@@ -26,5 +26,8 @@ class DismissRisk(RiskVerdict):
     opposite = "m365.confirm_compromised"
 
     def inverse(self, before: JsonObject, result: JsonObject) -> Inverse | None:
-        """Only what a person had confirmed can be said again."""
-        return super().inverse(before, result) if before.get("riskState") == "confirmedCompromised" else None
+        """Only what a person had confirmed can be said again. PermanentError: it was risk of another kind."""
+        state = before.get("riskState")
+        if state == "atRisk":
+            raise PermanentError("risk that was detected comes back with a new detection only")
+        return super().inverse(before, result) if state == "confirmedCompromised" else None

@@ -138,6 +138,8 @@ class Restoring(Action):
     member: ClassVar[str]
     outcome: ClassVar[str] = "restored"
     opposite: ClassVar[str]
+    _begun: JsonObject | None = None
+    """The state before an earlier attempt, which may have created a part of them."""
 
     def present(self, context: StepContext) -> list[JsonObject]:
         """All objects that could be one of those, as they are now."""
@@ -169,12 +171,13 @@ class Restoring(Action):
 
     def run(self, context: StepContext) -> JsonObject:
         there = self._matches(context)
-        made = [
+        made, left = self._parted(there, self._begun)
+        made += [
             self.create(context, one)
             for one, found in zip(self.wanted(context), there, strict=True)
             if found is None
         ]
-        return self._report(made, [found for found in there if found is not None])
+        return self._report(made, left)
 
     def subject(self, before: JsonObject) -> str | None:
         return before.get("userPrincipalName") or before.get("displayName") or self.target()
@@ -188,9 +191,11 @@ class Restoring(Action):
         there = self._matches(context)
         if None in there:
             return None
-        found = [one for one in there if one is not None]
-        made = [one for one in found if one["id"] not in before["there"]]
-        return self._report(made, [one for one in found if one["id"] in before["there"]])
+        return self._report(*self._parted(there, before))
+
+    def rebased(self, before: JsonObject, present: JsonObject) -> JsonObject:
+        self._begun = before  # what is there beside it is what the earlier attempt created
+        return before
 
     def verify(self, context: StepContext, before: JsonObject, result: JsonObject) -> bool | None:
         return None not in self._matches(context)
@@ -212,6 +217,16 @@ class Restoring(Action):
             there = [each for each in there if each is not match]
             found.append(match)
         return found
+
+    def _parted(
+        self, there: Sequence[JsonObject | None], before: JsonObject | None
+    ) -> tuple[list[JsonObject], list[JsonObject]]:
+        """Of those that are there: what this effect made since `before`, and what was there already."""
+        found = [one for one in there if one is not None]
+        if before is None:
+            return [], found
+        old = before["there"]
+        return [one for one in found if one["id"] not in old], [one for one in found if one["id"] in old]
 
     def _report(self, made: Sequence[JsonObject], there: Sequence[JsonObject]) -> JsonObject:
         skipped = [{"id": one["id"], "reason": "there is one already"} for one in there]

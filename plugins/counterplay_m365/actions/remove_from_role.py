@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from counterplay import Inverse, JsonObject, StepContext
 from counterplay_m365.actions.removal import ReversibleRemoval
-from counterplay_m365.roles import Roles
+from counterplay_m365.roles import Roles, scope_of
 
 
 class RemoveFromRole(ReversibleRemoval):
-    """Remove a user from a directory role, in every scope in which the role was given.
+    """Remove a user from a directory role, in every scope in which the role was given or in some.
 
     A role that is held through a group is reported, not removed: take the account out of the group. The
     last Global Administrator keeps the role. Removing what is gone changes nothing. Taken back by
@@ -37,6 +37,11 @@ class RemoveFromRole(ReversibleRemoval):
         found = roles.assignments([user, *groups])
         return [{**one, "user": user} for one in found if one.get("roleDefinitionId") == wanted]
 
+    def chosen(self, context: StepContext) -> list[JsonObject]:
+        scopes = self.arguments.get("scopes")
+        found = self.present(context)
+        return [one for one in found if scope_of(one) in scopes] if scopes else found
+
     def kept(self, one: JsonObject) -> str | None:
         if one["principalId"] == one["user"]:
             return None
@@ -50,7 +55,7 @@ class RemoveFromRole(ReversibleRemoval):
         return {
             "id": one["id"],
             "role": role.get("displayName") or self.arguments["role"],
-            "scope": one.get("directoryScopeId") or "/",
+            "scope": scope_of(one),
         }
 
     def owner(self, context: StepContext) -> JsonObject:
@@ -58,6 +63,6 @@ class RemoveFromRole(ReversibleRemoval):
         return {name: user.get(name) for name in ("id", "userPrincipalName")}
 
     def way_back(self, before: JsonObject, objects: list[JsonObject]) -> Inverse:
-        scopes = [one.get("directoryScopeId") or "/" for one in objects]
+        scopes = [scope_of(one) for one in objects]
         given = {"user_id": before["id"], "role": objects[0]["roleDefinitionId"], "scopes": scopes}
         return Inverse("m365.add_to_role", given)

@@ -74,7 +74,8 @@ def _assign(call: Call) -> Answer:
             "The request is missing a valid principalId or roleDefinitionId.", "Request_BadRequest"
         )
     held = call.where("roleAssignment", "principalId", holder["id"])
-    if any(one["roleDefinitionId"] == definition["id"] for one in held):
+    scope = values.get("directoryScopeId") or "/"
+    if any((one["roleDefinitionId"], one["directoryScopeId"]) == (definition["id"], scope) for one in held):
         raise bad_request(
             "A conflicting object with one or more of the specified property values is present in the"
             " directory.",
@@ -85,7 +86,7 @@ def _assign(call: Call) -> Answer:
         + "-1",
         "principalId": holder["id"],
         "roleDefinitionId": definition["id"],
-        "directoryScopeId": values.get("directoryScopeId") or "/",
+        "directoryScopeId": scope,
         "appScopeId": None,
         "principalOrganizationId": call.tenant.id,
         "condition": None,

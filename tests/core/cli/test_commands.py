@@ -224,6 +224,18 @@ def test_check_looks_at_the_configuration_of_playbooks_without_connections_too(d
     assert len(desk.playbook("check", "--json").data["findings"]) == 1
 
 
+def test_check_finds_a_call_of_a_playbook_that_is_not_there(desk: Any) -> None:
+    """Else the run would find out at that step; what an expression or a path names cannot be told before."""
+    desk.playbook("init")
+    step = "  - {uses: std.run_playbook, with: {playbook: NAME}}\n"
+    names = ("my-first-playbok", "my-first-playbook", "'{{ event.x }}'", "elsewhere/one.yaml")
+    head = "name: caller\ntrigger: {uses: std.manual}\nsteps:\n"
+    desk.write("playbooks/caller.yaml", head + "".join(step.replace("NAME", name) for name in names))
+    said = desk.playbook("check", "caller")
+    text = "no playbook is called 'my-first-playbok'; did you mean 'my-first-playbook'?\n"
+    assert (said.code, said.out) == (2, f"playbooks/caller.yaml:4:47: {text}"), said
+
+
 def test_check_without_a_name_means_ones_own(desk: Any) -> None:
     """The workspace's playbooks, with `--all` the shipped ones too, and only those where it has none."""
     shipped = len(desk.playbook("list", "--json").data)

@@ -49,6 +49,13 @@ def test_a_question_is_listed_answered_and_shown(desk: Any, asked: str) -> None:
     assert desk.playbook("runs", "follow", asked).code == 0
 
 
+def test_a_file_that_is_not_there_is_no_broken_archive(desk: Any) -> None:
+    """Neither evidence nor an exported log: what is wrong is that it cannot be read."""
+    for words in (("evidence", "--verify", "gone.zip"), ("audit", "verify", "--file", "gone.jsonl")):
+        said = desk.playbook(*words)
+        assert (said.code, said.err.endswith(": No such file or directory\n")) == (2, True), said
+
+
 def test_an_event_cannot_rewrite_what_an_approver_reads(desk: Any) -> None:
     """Control characters, breaks of lines and turns of direction are shown, never sent to the terminal."""
     desk.write("playbooks/ask.yaml", ASK)
@@ -58,13 +65,13 @@ def test_an_event_cannot_rewrite_what_an_approver_reads(desk: Any) -> None:
     assert said.code == 3, said
     (run,) = desk.playbook("runs", "list", "--json").data
     question = r"Block eve\x1b[2K\rada\x07\x9b\u202e\u2028\n  approve?"
-    outputs = [said.out, said.err]
+    outputs = [said.out]
     outputs += [
         desk.playbook(*words).out for words in (("approvals",), ("runs", "show", run["id"]), ("runs",))
     ]
     for output in outputs:
         assert question in output, output
-        assert set(output) & set("\x1b\r\x07\x9b\u202e\u2028") == set()
+        assert set(output + said.err) & set("\x1b\r\x07\x9b\u202e\u2028") == set()
     assert json.loads(desk.playbook("approvals", "--json").out)[0]["question"] == f"Block {user}?"
 
 

@@ -135,6 +135,9 @@ class Catalogue:
     def names(self) -> Collection[str]:
         return self.known
 
+    def playbooks(self) -> Collection[str]:
+        return {"contain"}
+
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginHost]:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -440,6 +441,19 @@ def test_a_call_that_cannot_be_made_fails_its_step(bench, lab, arguments: Any, r
 
 
 ASK = {"id": "ask", "uses": "std.approval", "with": {"question": "Block {{ event.users[0] }}?"}}
+
+
+def test_what_waits_in_other_playbooks_is_told_and_no_matter_of_the_exit_code(bench, lab) -> None:
+    """A job that runs one playbook each hour does not fail for a question that another one asks."""
+    assert bench.run(act(bench, ASK), events=[EVENT]).exit_code == 3
+    another = act(bench, say("a"), trigger={"uses": "lab.source"})
+
+    ended = bench.run(replace(another, name="another"))
+
+    assert (ended.exit_code, ended.figures["runs_waiting"], ended.runs["waiting"]) == (0, 0, [])
+    assert ended.notices["runs of other playbooks"] == (
+        "1 run of another playbook waits (respond): `playbook runs list`"
+    )
 
 
 @pytest.mark.parametrize(("decision", "approved"), [("approve", True), ("deny", False)])

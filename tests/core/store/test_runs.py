@@ -358,3 +358,10 @@ def test_runs_are_found_by_entity_and_time(runs: RunStore, run: str) -> None:
     assert found(entity="t-1") == found(entity="ALERT-1") == [run]
     assert found(entity="bob") == found(since=now() + timedelta(hours=1)) == []
     assert found(until=now() + timedelta(hours=1)) == [run]
+
+
+def test_however_many_runs_are_asked_for_the_open_ones_are_found(runs: RunStore, run: str) -> None:
+    """More than one statement takes."""
+    asked = [f"r-{number:024x}" for number in range(70_000)]
+
+    assert runs.any_open([*asked, run]) == [run]

@@ -40,6 +40,7 @@ from counterplay.runtime.first_write import TRUSTED
 from counterplay.runtime.planning import rehearse, way_back
 from counterplay.runtime.planning_wire import PlanningWire
 from counterplay.runtime.results import Outcome
+from counterplay.runtime.undo import prospects
 from counterplay.store.database import open_database
 from counterplay.store.runs import EffectEnd, Lease, NewRun, RunStore, StoredEffect, run_id
 from counterplay_m365.tenant import Tenant
@@ -379,6 +380,66 @@ def test_a_stop_between_intent_and_outcome_is_settled(info: ModuleInfo, attempt:
     assert attempt.ground.state() != before
     if when == "after" and info.cls.settle == "read" and one_write:  # type: ignore[attr-defined]
         assert len(attempt.ground.faults.writes) == sent, "it was done twice"
+
+
+def test_what_was_created_before_a_stop_is_taken_back_too(ground: Ground) -> None:
+    """The process ends with the first of two rules created; the next one creates the other and owns both."""
+    before = ground.state()
+    arguments = ground.prepared(HOST.module("m365.create_inbox_rules"))
+    there = ground.state()
+    attempt = Attempt(ground, "m365.create_inbox_rules", arguments)
+    stop = threading.Event()
+    ground.faults.plug = (stop, "after")
+    with pytest.raises(InterruptedWork):
+        attempt.go(stop)
+    assert ground.state() != there
+
+    outcome = attempt.go()
+
+    known = attempt.journal()
+    assert known is not None
+    assert outcome.result is not None
+    assert len(outcome.result["created"]) == len(arguments["rules"]) == 2
+    assert outcome.result["skipped"] == []
+    back = inverse(attempt.uses, arguments, known.before, outcome.result)
+    assert Attempt(ground, "m365.delete_inbox_rules", back).go().status == "succeeded"
+    assert ground.state() == there != before
+
+
+def test_detected_risk_that_was_dismissed_is_not_called_unchanged(ground: Ground) -> None:
+    """Nobody can say it again, and it was there: that is no "nothing to take back"."""
+    at_risk = next(one for one in ground.tenant.objects["riskyUser"].values() if one["riskState"] == "atRisk")
+    attempt = Attempt(ground, "m365.dismiss_risk", {"user_id": at_risk["id"]})
+    assert attempt.go().status == "succeeded"
+    known = attempt.journal()
+    assert known is not None
+
+    module, why = way_back(attempt.action(), known.before)
+    (prospect,) = prospects(HOST, [known])
+
+    assert module is None
+    assert why == "it cannot be taken back: risk that was detected comes back with a new detection only"
+    assert (prospect.inverse, prospect.stands) == (None, True)
+
+
+def test_a_role_is_taken_back_only_where_it_was_given(ground: Ground) -> None:
+    """Somebody else gave the same role for one unit: that is theirs, and stays."""
+    given = {"user_id": example("m365.block_sign_in", ground.tenant).arguments["user_id"]}
+    given["role"] = "User Administrator"
+    theirs = {**given, "scopes": ["/administrativeUnits/theirs"]}
+    assert Attempt(ground, "m365.add_to_role", theirs).go().status == "succeeded"
+    before = ground.state()
+    ours = Attempt(ground, "m365.add_to_role", given)
+    outcome = ours.go()
+    known = ours.journal()
+    assert known is not None
+    assert outcome.result is not None
+    assert ground.state() != before
+
+    back = inverse(ours.uses, given, known.before, outcome.result)
+    assert Attempt(ground, "m365.remove_from_role", back).go().status == "succeeded"
+
+    assert ground.state() == before
 
 
 @every_action
