@@ -15,7 +15,7 @@ STEPS: dict[str, dict[str, Any]] = {
         "uses": "std.wait",
         "with": {"duration": "{{ event.id }}"},
     },
-    "a playbook that is not there": {"uses": "std.run_playbook", "with": {"playbook": "gone"}},
+    "a playbook that is not there": {"uses": "std.run_playbook", "with": {"playbook": "{{ event.id }}"}},
     "a playbook that stops as failed": {"uses": "std.stop", "with": {"status": "failed", "reason": "enough"}},
     "a loop over no list": {"for_each": "event.id", "uses": "std.wait", "with": {"duration": "1ms"}},
     "a time that is up": {"uses": "std.wait", "with": {"duration": "3s"}, "timeout": "20ms"},

@@ -381,6 +381,35 @@ def test_a_bad_plugin_breaks_its_rule_and_no_other(
     assert fault.says in found[fault.rule]
 
 
+def test_a_bench_that_shows_no_state_is_no_proof_that_undo_restores(
+    judge: Any, copy: Any, give_bench: Any
+) -> None:
+    """Nothing equals nothing: without `state` an undo that restores nothing would pass."""
+
+    def bench(plugin: str, folder: Path) -> Iterator[Bench]:
+        for one in give_bench(plugin, folder):
+            yield Bench(one.connections, one.examples)
+
+    (fault,) = [one for one in FAULTS if one.rule == "undo-restores"]
+    found = judge(copy(fault), fault.module, bench=bench, plugin_rules=False)
+
+    assert "`state` of the bench does not show what it changes" in found["undo-restores"]
+
+
+def test_events_of_one_delivery_key_are_events_passed_over(judge: Any, copy: Any) -> None:
+    """The host would drop all but the first as duplicates."""
+    fault = Fault(
+        "cursor-is-honest-under-faults",
+        "changes",
+        "changes.py",
+        (('str(event.data["seq"]) if "seq" in event.data else None', '"the same"'),),
+        "",
+    )
+    found = judge(copy(fault), fault.module, plugin_rules=False)
+
+    assert "have one delivery key, 'the same'" in found["cursor-is-honest-under-faults"]
+
+
 def test_every_rule_has_a_bad_plugin() -> None:
     """A rule that nothing breaks would not be known to work."""
     assert sorted(fault.rule for fault in FAULTS) == sorted(RULES)

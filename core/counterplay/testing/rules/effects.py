@@ -64,6 +64,10 @@ def undo_restores(case: Case) -> None:
     action = case.stage.module()
     if type(action).inverse is Action.inverse:
         return
+    if journey.states["done"] == journey.states["before"]:
+        raise Broken(
+            "`state` of the bench does not show what it changes, so nothing tells whether it is taken back"
+        )
     if journey.undone is None:
         raise Broken(f"it says that it can be taken back, and its example cannot: {journey.not_undone}")
     if journey.undone.run.status != "succeeded" or (

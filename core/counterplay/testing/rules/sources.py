@@ -53,6 +53,11 @@ def _polls(case: Case, module: PollTrigger, context: StepContext) -> None:
         raise Broken(
             "its example has no events, so it shows nothing: put some into the service, or give `since`"
         )
+    if whole.count(whole[0]) == len(whole) > 1:
+        raise Broken(
+            f"its {len(whole)} events have one delivery key, {whole[0]!r}: "
+            "all but the first would be dropped as duplicates"
+        )
     for name, fault in _each(requests, (*_BROKEN, *_STRANGE)):
         with case.stage.watch.failing(fault):
             found = _drained(case.stage.module(), context, since)
