@@ -4,6 +4,7 @@
   + ConfigError          fix the file named in the message; nothing has run (exit code 2)
   + PluginLoadError      fix or uninstall the distribution named in the message
   + StateError           the state file cannot be used as it is; nothing was changed
+    - NoStateError         there is none yet: nothing has run here (exit code 2)
     - BusyError            another worker holds it
     - ContendedError       another worker changed the same at once; this change can be made again
   + InterruptedWork      the process was asked to end; the piece of work is as it was before
@@ -62,6 +63,14 @@ class PluginLoadError(CounterplayError):
 
 class StateError(CounterplayError):
     """The state file cannot be used as it is (locked, unreadable, corrupt, disk full)."""
+
+
+class NoStateError(StateError):
+    """Nothing has run here yet, so what is asked for cannot be there."""
+
+    def __init__(self, place: Path | str | None = None) -> None:
+        where = f" at {place}" if place is not None else ""
+        super().__init__(f"there is no state{where} yet", hint="`playbook run NAME` creates it")
 
 
 class BusyError(StateError):

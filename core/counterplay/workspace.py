@@ -86,7 +86,7 @@ class Workspace:
             ) from error
         if not _has_content(text):
             return {}
-        document = read(text, str(path))
+        document = read(text, str(path), "`connections:`; `playbook init` writes one")
         wrong = list(self._findings(document))
         if wrong:
             raise PlaybookError(wrong)

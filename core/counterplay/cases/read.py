@@ -47,7 +47,7 @@ def read_cases(path: File | Traversable, name: str, host: PluginHost, find: Find
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read the test: {error.strerror or error}", path=name) from error
-    document = read(text, name)
+    document = read(text, name, "`playbook:` and `cases:`; `playbook new` writes one")
     wrong = [
         document.finding(p.path, p.message, p.hint, key=p.at_key)
         for p in problems(document.data, cases_schema())
@@ -82,6 +82,18 @@ def read_cases(path: File | Traversable, name: str, host: PluginHost, find: Find
             for number, case in enumerate(data["cases"])
         ),
     )
+
+
+def named_playbook(path: File | Traversable) -> str:
+    """The playbook that a file of cases names, whatever else is wrong with it.
+
+    CounterplayError: it cannot be told.
+    """
+    text = path.read_bytes()
+    about = read(text, path.name).data.get("playbook")
+    if not isinstance(about, str):
+        raise ConfigError("it names no playbook", path=path.name)
+    return about
 
 
 class _Checker:

@@ -16,7 +16,7 @@ from counterplay._data_files import shipped_playbooks
 from counterplay.cases.compare import differences
 from counterplay.cases.model import Case, TestFile
 from counterplay.cases.play import play
-from counterplay.cases.read import read_cases
+from counterplay.cases.read import named_playbook, read_cases
 from counterplay.cases.seen import Fact, Seen
 from counterplay.cases.stage import CaseStore
 from counterplay.cases.stand_ins import CaseHost
@@ -88,6 +88,15 @@ class Bench:
     def read(self, path: Path | Traversable) -> TestFile:
         """A file of cases, checked. PlaybookError: everything that is wrong with it."""
         return read_cases(path, str(shown(path)), self.workspace.host, lambda name: self.find(name, path))
+
+    def may_be_about(self, path: Path | Traversable, names: Sequence[str]) -> bool:
+        """Whether a file that is wrong may hold cases of these: it names one, or none that there is."""
+        try:
+            about = named_playbook(path)
+            self.file_of(about, path)
+        except CounterplayError:
+            return True
+        return about in names
 
     def try_case(self, path: Path | Traversable, file: TestFile, case: Case) -> Verdict:
         """Play a case, and hold what came of it against what it expects."""

@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from counterplay.errors import ConfigError, CounterplayError, StateError
+from counterplay.errors import ConfigError, CounterplayError, NoStateError, StateError
 
 #: Our own commands: where each is, and its line in the help.
 _COMMANDS = {
@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = error.exit_code
     except CounterplayError as error:
         _complain(error, debug)
-        code = 2 if isinstance(error, ConfigError) else 1
+        code = 2 if isinstance(error, (ConfigError, NoStateError)) else 1
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:

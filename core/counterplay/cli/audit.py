@@ -81,7 +81,7 @@ def export(output: str | None) -> None:
 
 @contextmanager
 def store() -> Iterator[Database]:
-    """The workspace's store, opened beside a worker. StateError: nothing has run yet."""
+    """The workspace's store, opened beside a worker. NoStateError: nothing has run yet."""
     from counterplay.cli.loading import open_workspace
     from counterplay.store.database import open_database
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from counterplay.cli.output import json_option, print_json, print_table
-from counterplay.errors import ConfigError
+from counterplay.errors import NoStateError
 
 if TYPE_CHECKING:
     from counterplay.store.database import Database
@@ -88,5 +88,5 @@ def _opened() -> Iterator[tuple[Workspace, Database]]:
     workspace = open_workspace()
     with existing_database(workspace.store_url) as database:
         if database is None:
-            raise ConfigError("there is no state yet", hint="`playbook run NAME` creates it")
+            raise NoStateError
         yield workspace, database

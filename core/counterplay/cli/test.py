@@ -18,7 +18,7 @@ from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
     from counterplay.cases.coverage import Coverage
-    from counterplay.cases.model import TestFile
+    from counterplay.cases.model import Case, TestFile
     from counterplay.cases.runner import Bench, Verdict
     from counterplay.language.findings import Finding
 
@@ -93,20 +93,26 @@ def test(
     Without a name it runs the workspace's tests, or the shipped ones where there are none. A PLAYBOOK is
     tested by all files that name it.
 
-    Exits 0 when every case passes, 1 when one does not, 2 when a test file is wrong.
+    Exits 0 when every case passes, 1 when one does not, 2 when a test file is wrong or no case is chosen.
     """
     chosen = Chosen(names, everything, words, jobs, coverage or fail_under > 0, fail_under)
     while True:
-        before = _stamps() if watch else {}  # what changes while the cases run is seen, too
-        tried = _tried(chosen, quiet=as_json)
-        if junit_file is not None:
-            from counterplay.cases.junit import junit
+        before = _stamps(names) if watch else {}  # what changes while the cases run is seen, too
+        try:
+            tried = _tried(chosen, quiet=as_json)
+        except ConfigError as error:
+            if not watch:
+                raise
+            click.echo(str(error), err=True)  # a file that is not there now may be so in a moment
+        else:
+            if junit_file is not None:
+                from counterplay.cases.junit import junit
 
-            Path(junit_file).write_bytes(junit(tried.verdicts, tried.findings))
-        _print_json(tried) if as_json else _print_summary(tried)
-        if not watch:
-            sys.exit(tried.exit_code)
-        while _stamps() == before:
+                Path(junit_file).write_bytes(junit(tried.verdicts, tried.findings))
+            _print_json(tried) if as_json else _print_summary(tried)
+            if not watch:
+                sys.exit(tried.exit_code)
+        while _stamps(names) == before:
             time.sleep(_LOOK)
 
 
@@ -129,7 +135,7 @@ def _tried_on(bench: Bench, chosen: Chosen, *, quiet: bool) -> Tried:
         try:
             file = bench.read(path)
         except PlaybookError as error:
-            if _is_named(chosen.names, path, None):
+            if _is_named(chosen.names, path, None) or bench.may_be_about(path, chosen.names):
                 findings += error.findings
             continue
         if _is_named(chosen.names, path, file):
@@ -138,10 +144,16 @@ def _tried_on(bench: Bench, chosen: Chosen, *, quiet: bool) -> Tried:
     for finding in findings if not quiet else ():
         click.echo(str(finding))
     words = [word.casefold() for word in chosen.words]
+
+    def wanted(case: Case) -> bool:
+        return all(word in case.name.casefold() for word in words)
+
+    cases = [case for file in files.values() for case in file.cases]
+    if cases and not findings and not any(map(wanted, cases)):
+        said = " and ".join(map(repr, chosen.words))
+        raise ConfigError(f"no case has {said} in its name", hint="`playbook test` without -k shows them all")
     verdicts: list[Verdict] = []
-    for verdict in run_cases(
-        bench, files, lambda case: all(word in case.name.casefold() for word in words), chosen.jobs
-    ):
+    for verdict in run_cases(bench, files, wanted, chosen.jobs):
         verdicts.append(verdict)
         if not quiet:
             _print_verdict(verdict)
@@ -271,15 +283,15 @@ def _print_json(tried: Tried) -> None:
     )
 
 
-def _stamps() -> dict[Path, tuple[int, int]]:
-    """When each playbook and each test was changed."""
+def _stamps(names: Sequence[str]) -> dict[Path, tuple[int, int]]:
+    """When each playbook and each test was changed, those files included that are named."""
     from counterplay._data_files import shipped_playbooks
     from counterplay.places import find_root
 
     root = find_root()
     folder = root / "playbooks" if root is not None else Path(str(shipped_playbooks()))
     found = {}
-    for file in folder.rglob("*.y*ml"):
+    for file in {*folder.rglob("*.y*ml"), *(Path(name).resolve() for name in names if _is_file(name))}:
         try:
             about = file.stat()
         except OSError:

@@ -23,6 +23,7 @@ MAX_DEPTH = 50
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+_PLAYBOOK = "`name:` and `trigger:`; `playbook init` writes one"
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
 _TRUE, _FALSE = frozenset(("true", "True", "TRUE")), frozenset(("false", "False", "FALSE"))
 _INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
@@ -83,8 +84,8 @@ class Document:
         return Finding(self.name, line, column, message, hint)
 
 
-def read(text: bytes, name: str) -> Document:
-    """Read one file. PlaybookError: what is wrong with it, at its place."""
+def read(text: bytes, name: str, begins: str = _PLAYBOOK) -> Document:
+    """Read one file; `begins` is how its kind does. PlaybookError: what is wrong with it, at its place."""
     if len(text) > MAX_BYTES:
         raise _error(
             name, 1, 1, f"the file has {len(text):,} bytes", f"{MAX_BYTES:,} is the limit: split it up"
@@ -97,9 +98,7 @@ def read(text: bytes, name: str) -> Document:
     except yaml.YAMLError as error:
         raise _explained(error, source, name) from error
     if builder.root is None or builder.root.value is None:
-        raise _error(
-            name, 1, 1, "the file is empty", "begin with `name:` and `trigger:`; `playbook init` writes one"
-        )
+        raise _error(name, 1, 1, "the file is empty", f"begin with {begins}")
     if builder.findings:
         raise PlaybookError(builder.findings)
     if not isinstance(builder.root.value, dict):
@@ -108,7 +107,7 @@ def read(text: bytes, name: str) -> Document:
             builder.root.line,
             builder.root.column,
             "the file is not a mapping",
-            "begin with `name: ...`",
+            f"begin with {begins}",
         )
     return Document(name, builder.root)
 

@@ -54,6 +54,8 @@ class SekoiaModule:
     description: str
     configuration: JsonObject
     parts: list[SekoiaPart] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    """What stands where a schema should, and is none."""
 
 
 def read_module(folder: Path) -> SekoiaModule:
@@ -62,11 +64,12 @@ def read_module(folder: Path) -> SekoiaModule:
     title = one_line(str(manifest.get("name") or folder.name)).replace('"', "'")
     parts: list[SekoiaPart] = []
     wrong: list[ConfigError] = []
+    dropped: list[str] = []
     taken = {"account", "init"}
     for kind in _KINDS:
         for file in sorted(folder.glob(f"{kind}_*.json")):
             try:
-                parts.append(_part(kind, file, taken))
+                parts.append(_part(kind, file, taken, dropped))
             except ConfigError as error:
                 wrong.append(error)
     if wrong:
@@ -77,12 +80,13 @@ def read_module(folder: Path) -> SekoiaModule:
         snake(str(manifest.get("slug") or folder.name)),
         title,
         str(manifest.get("description") or title),
-        _object(manifest, "configuration"),
+        _object(manifest, "configuration", "manifest.json", dropped),
         parts,
+        dropped,
     )
 
 
-def _part(kind: Kind, file: Path, taken: set[str]) -> SekoiaPart:
+def _part(kind: Kind, file: Path, taken: set[str], dropped: list[str]) -> SekoiaPart:
     document = _read(file)
     name = snake(file.stem.removeprefix(f"{kind}_"))
     if name in taken or iskeyword(name) or class_name(name) in _IMPORTED:
@@ -93,19 +97,28 @@ def _part(kind: Kind, file: Path, taken: set[str]) -> SekoiaPart:
     title = str(document.get("name") or name)
     description = str(document.get("description") or title)
     return SekoiaPart(
-        name, kind, title, description, _object(document, "arguments"), _object(document, "results")
+        name,
+        kind,
+        title,
+        description,
+        _object(document, "arguments", file.name, dropped),
+        _object(document, "results", file.name, dropped),
     )
 
 
-def _object(document: JsonObject, member: str) -> JsonObject:
-    """A schema; what is none says nothing."""
+def _object(document: JsonObject, member: str, file: str, dropped: list[str]) -> JsonObject:
+    """A schema; what is none says nothing, and is named in `dropped`."""
     found = document.get(member)
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+        return found
+    if found is not None:
+        dropped.append(f"{file}: {member!r} is no JSON object, so it says nothing")
+    return {}
 
 
 def skeleton(module: SekoiaModule, name: str) -> tuple[dict[str, str], list[str]]:
     """The files of a distribution with a module for each part, and what could not be carried over."""
-    notes: list[str] = []
+    notes = list(module.dropped)
     connection = closed(module.configuration, f"{name}.account", f"An account at {module.title}.", notes)
     for key in _secrets(module.configuration):
         if key in connection["properties"]:

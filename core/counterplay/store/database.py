@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL, make_url
 
 from counterplay.clock import now, to_text
-from counterplay.errors import BusyError, ContendedError, StateError
+from counterplay.errors import BusyError, ContendedError, NoStateError, StateError
 from counterplay.events import JsonObject
 from counterplay.store.locks import Locks, number
 from counterplay.store.turns import Turns
@@ -109,19 +109,20 @@ def storable(text: str) -> str:
 def open_database(url: str, *, create: bool = True) -> Database:
     """Open the store, and bring its tables up to date.
 
-    StateError: it is unreadable, corrupt, of a newer version, or (with `create=False`) not there.
+    StateError: it is unreadable, corrupt or of a newer version.
+    NoStateError, with `create=False`: it is not there.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "")
         if not create and not path.exists():
-            raise StateError(f"there is no state at {path} yet", hint=_FIRST)
+            raise NoStateError(path)
         _prepare_file(path)
     database = Database(parsed, _engine(parsed))
     try:
         with database.write() as connection:
             if not create and not _has_tables(connection):
-                raise StateError(f"there is no state at {_place(parsed)} yet", hint=_FIRST)
+                raise NoStateError(_place(parsed))
             _migrate(connection, parsed)
     except BaseException:
         database.close()
@@ -134,18 +135,13 @@ def existing_database(url: str) -> Iterator[Database | None]:
     """The store, opened beside a worker; None when nothing was kept there yet. StateError: it is unusable."""
     try:
         database = open_database(url, create=False)
-    except StateError as error:
-        if error.hint != _FIRST:
-            raise
+    except NoStateError:
         yield None
         return
     try:
         yield database
     finally:
         database.close()
-
-
-_FIRST = "`playbook run NAME` creates it"
 
 
 def _has_tables(connection: sa.Connection) -> bool:

@@ -79,3 +79,14 @@ def test_a_command_about_what_is_not_there_is_one_line(
     assert said.out == ""
     (line,) = said.err.splitlines()
     assert hint in line
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["undo r-1", "record r-1", "evidence r-1", "audit verify", "audit export", "store show", "runs show r-1"],
+)
+def test_what_cannot_be_there_yet_is_invalid_input(desk: Any, words: str) -> None:
+    """One exit code for all commands, before anything ran."""
+    said = desk.playbook(*words.split())
+    assert said.code == 2
+    assert "there is no " in said.err

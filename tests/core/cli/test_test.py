@@ -72,6 +72,45 @@ def test_a_name_that_nothing_is_about_is_refused(written: Any) -> None:
     assert written.playbook("test", "playbooks/tests/nothing.yaml").code == 2
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "playbook: tell\ncases: [{name: it, given: {event: {}}, expect: {steps: {rst: skipped}}}]\n",
+        "playbook: tel\ncases: [{name: it, given: {event: {}}, expect: {filtered: 1}}]\n",
+        "playbok: tell\ncases: []\n",
+        "playbook: [tell\n",
+    ],
+)
+def test_a_wrong_file_that_may_be_about_the_named_playbook_is_no_pass(written: Any, text: str) -> None:
+    """Whatever the file is called: cases that are not run must not look like a pass."""
+    written.write("playbooks/tests/more-of-it.yaml", text)
+    said = written.playbook("test", "tell")
+    assert said.code == 2
+    assert "playbooks/tests/more-of-it.yaml:" in said.out
+    assert "pass  tell: a late one waits" in said.out
+
+
+def test_a_wrong_file_about_another_playbook_is_none_of_the_named_ones_business(written: Any) -> None:
+    """Work on one playbook is not held up by another's."""
+    written.write("playbooks/second.yaml", PLAYBOOK.replace("name: tell", "name: second"))
+    written.write("playbooks/tests/second.yaml", "playbook: second\ncases: []\n")
+    assert written.playbook("test", "tell").code == 0
+    assert written.playbook("test", "second").code == 2
+
+
+def test_words_that_no_case_has_are_refused(written: Any) -> None:
+    """Zero cases must not look like a pass."""
+    said = written.playbook("test", "-k", "anohter")
+    assert said.code == 2
+    assert "no case has 'anohter' in its name" in said.err
+
+
+def test_an_empty_file_says_how_tests_begin(written: Any) -> None:
+    """And not how playbooks do."""
+    written.write("playbooks/tests/tell.yaml", "")
+    assert "the file is empty; begin with `playbook:` and `cases:`" in written.playbook("test").out
+
+
 def test_words_choose_cases(written: Any) -> None:
     """`-k` looks at the names of cases."""
     said = written.playbook("test", "-k", "ANOTHER", "--json")
@@ -138,6 +177,20 @@ def test_watching_runs_again_when_a_file_changes(written: Any) -> None:
         try:
             assert _summary(process).endswith("0 failed\n")
             written.write("playbooks/tests/tell.yaml", TEST.replace("rest: skipped", "rest: succeeded"))
+            assert _summary(process).endswith("1 failed\n")
+        finally:
+            process.terminate()
+
+
+def test_watching_outlives_a_file_that_is_away_for_a_moment(written: Any) -> None:
+    """As it is while an editor saves it; a named file is watched wherever it lies."""
+    written.write("elsewhere/tell.yaml", TEST)
+    with written.start("test", "elsewhere/tell.yaml", "--watch") as process:
+        try:
+            assert _summary(process).endswith("0 failed\n")
+            (written.root / "elsewhere/tell.yaml").unlink()
+            assert "there is no such file" in process.stderr.readline()
+            written.write("elsewhere/tell.yaml", TEST.replace("rest: skipped", "rest: succeeded"))
             assert _summary(process).endswith("1 failed\n")
         finally:
             process.terminate()

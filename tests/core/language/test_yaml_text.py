@@ -71,7 +71,7 @@ def test_an_alias_gives_the_same_value_again() -> None:
     [
         ("", "p.yaml:1:1: the file is empty; begin with `name:` and `trigger:`; `playbook init` writes one"),
         ("# only\n", "p.yaml:1:1: the file is empty; begin with `name:` and `trigger:`; `playbook init` writes one"),
-        ("- a\n", "p.yaml:1:1: the file is not a mapping; begin with `name: ...`"),
+        ("- a\n", "p.yaml:1:1: the file is not a mapping; begin with `name:` and `trigger:`; `playbook init` writes one"),
         ("a:\n\tb: 1\n", "p.yaml:2:1: a tab in the indentation; indent with spaces"),
         ("a: 1\n\tb: 2\n", "p.yaml:2:1: a tab in the indentation; indent with spaces"),
         ("a: 1\n---\nb: 2\n", "p.yaml:2:1: a second document begins; write one playbook a file, without ---"),

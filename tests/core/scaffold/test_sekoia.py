@@ -271,6 +271,17 @@ def test_every_file_that_cannot_be_read_is_named(odd: Path) -> None:
     assert second.endswith("trigger_list.json: it is no JSON object")
 
 
+@pytest.mark.parametrize(
+    ("file", "member"),
+    [("manifest.json", "configuration"), ("action_odd.json", "arguments"), ("action_odd.json", "results")],
+)
+def test_a_schema_that_is_none_is_not_taken_for_an_empty_one(odd: Path, file: str, member: str) -> None:
+    """The file and the member are named among what was not carried over."""
+    (odd / file).write_text(json.dumps({"name": "x", member: ["a"]}))
+    _, notes = skeleton(read_module(odd), "weather")
+    assert f"{file}: {member!r} is no JSON object, so it says nothing" in notes
+
+
 def test_what_is_not_carried_over_is_said(module: Path) -> None:
     """Each in one line."""
     _, notes = skeleton(read_module(module), "weather")

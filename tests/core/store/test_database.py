@@ -17,7 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 import counterplay.store.database as database_module
-from counterplay.errors import StateError
+from counterplay.errors import NoStateError, StateError
 from counterplay.store.database import HEAD, Database, WorkerLock, open_database, storable
 from counterplay.store.tables import metadata
 
@@ -69,7 +69,7 @@ def test_opening_again_finds_what_was_written(url: str) -> None:
 
 def test_a_reader_does_not_create_a_store(url: str) -> None:
     """`runs list` before the first run says what makes one."""
-    with pytest.raises(StateError, match=r"there is no state at .*state\.db yet; `playbook run NAME`"):
+    with pytest.raises(NoStateError, match=r"there is no state at .*state\.db yet; `playbook run NAME`"):
         open_database(url, create=False)
     assert not path_of(url).exists()
 
