@@ -116,17 +116,21 @@ class EffectRunner:
             if not action.effect:
                 context.http.before_write = refuse_write
                 return Outcome("succeeded", self._json_result(uses, action.run(context)))
+            # Of what an earlier attempt sent a part may have landed: an undo goes back to before that one.
+            begun = known is not None and known.status not in _CLOSED
+            unsent = "unknown" if begun else "failed"
             with self._targets.alone(tenant, action.target()):
                 for _ in range(_STARTS):
                     try:
                         return self._effect(uses, action, context, lease, tenant, known, terms)
                     except TargetChanged:
-                        self._begins_anew(lease, context.step_id)
-                        known = None
+                        if not begun:
+                            self._begins_anew(lease, context.step_id)
+                            known = None
                     except TargetUnread as unread:
-                        return failed(as_work_error(unread.error, uses), effect="failed")
+                        return failed(as_work_error(unread.error, uses), effect=unsent)
             return failed(
-                RetryableError("others keep changing the target, so nothing was sent"), effect="failed"
+                RetryableError("others keep changing the target, so nothing was sent"), effect=unsent
             )
         except (InterruptedWork, StateError):
             raise

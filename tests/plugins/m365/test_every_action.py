@@ -406,6 +406,27 @@ def test_what_was_created_before_a_stop_is_taken_back_too(ground: Ground) -> Non
     assert ground.state() == there != before
 
 
+def test_a_change_after_a_stop_does_not_hide_what_was_removed_before_it(ground: Ground) -> None:
+    """Renamed while the next process waits for its first write: an undo still knows the first rule."""
+    arguments = ground.prepared(HOST.module("m365.delete_inbox_rules"))
+    user_id = arguments["user_id"]
+    attempt = Attempt(ground, "m365.delete_inbox_rules", arguments)
+    stop = threading.Event()
+    ground.faults.plug = (stop, "after")
+    with pytest.raises(InterruptedWork):
+        attempt.go(stop)
+    renamed = {**ground.tenant.users[user_id], "userPrincipalName": "renamed@contoso.example"}
+    attempt.meanwhile = lambda: ground.tenant.objects["user"].put(user_id, renamed)
+
+    outcome = attempt.go()
+
+    assert outcome.status == "succeeded", outcome.error
+    known = attempt.journal()
+    assert known is not None
+    back = inverse(attempt.uses, arguments, known.before, outcome.result)
+    assert len(back["rules"]) == len(arguments["rule_ids"]) == 2
+
+
 def test_detected_risk_that_was_dismissed_is_not_called_unchanged(ground: Ground) -> None:
     """Nobody can say it again, and it was there: that is no "nothing to take back"."""
     at_risk = next(one for one in ground.tenant.objects["riskyUser"].values() if one["riskState"] == "atRisk")
