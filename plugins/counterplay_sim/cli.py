@@ -67,8 +67,8 @@ _STATE_DIR = click.option(
     multiple=True,
     metavar="NAME",
     help="What happened in a new tenant; may be repeated. account-takeover (default),"
-    " business-email-compromise, aitm-token-theft, malicious-oauth-consent, password-spray, mfa-fatigue,"
-    " mass-download, quiet (nothing), all.",
+    " business-email-compromise, aitm-token-theft, malicious-oauth-consent, malicious-oauth-tenant-wide,"
+    " password-spray, mfa-fatigue, mass-download, compromised-device, quiet (nothing), all.",
 )
 @click.option(
     "--licence",

@@ -19,6 +19,15 @@ from counterplay_sim.cli import sim
 from counterplay_sim.testing import Simulator, simulator_process
 
 
+def test_the_help_names_every_scenario() -> None:
+    """What can be asked for is found where people look."""
+    from counterplay_sim.scenario.chains import CHAINS
+
+    (option,) = [one for one in sim.params if one.name and one.name.startswith("scenario")]
+    said = option.to_info_dict()["help"].replace(" (default)", "")
+    assert [name for name in CHAINS if f" {name}," not in said] == []
+
+
 def test_settings_are_printed_ready_to_paste(tmp_path: Path) -> None:
     """What stands on stdout is YAML for counterplay.yaml; Ctrl-C ends it with 0 and no word on stderr."""
     command = [
