@@ -383,6 +383,10 @@ class Connection(Module):
         """The organisation that this connection belongs to; part of every run's identity."""
         return self.label
 
+    def token_ages(self) -> Mapping[str, float]:
+        """Seconds since each token in use was given, by service; for the metrics. Asks for nothing."""
+        return {}
+
     def own_names(self) -> Collection[str]:
         """What the service calls this very identity: an effect on itself is refused."""
         return ()

@@ -117,6 +117,7 @@ class Tokens:
         self._shared = shared
         self._caches: dict[str, Any] = {}
         self._ready: dict[str, tuple[str, float]] = {}
+        self._given: dict[str, float] = {}
         self._refused: set[str] = set()
         self._lock = threading.Lock()
 
@@ -134,8 +135,14 @@ class Tokens:
             token = str(answer.get("access_token") or "")
             if not token:
                 raise self._http.refused(200, json.dumps(answer))
-            self._ready[resource] = (token, time.monotonic() + int(answer.get("expires_in", 0)) - _EARLY)
+            self._given[resource] = time.monotonic()
+            self._ready[resource] = (token, self._given[resource] + int(answer.get("expires_in", 0)) - _EARLY)
             return token
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each token in use was given to this process, by resource."""
+        with self._lock:
+            return {resource: time.monotonic() - self._given[resource] for resource in self._ready}
 
     def forget(self) -> None:
         """Drop every token, so that the next request asks for a new one."""

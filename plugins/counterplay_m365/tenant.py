@@ -209,6 +209,12 @@ class Tenant(Connection):
         """The present token for a service; show it to nobody. BlockedError: none is given."""
         return self._token_source().bearer(self._resources[service])
 
+    def token_ages(self) -> Mapping[str, float]:
+        with self._lock:
+            tokens = self._tokens
+        ages = tokens.ages() if tokens is not None else {}
+        return {service: ages[resource] for service, resource in self._resources.items() if resource in ages}
+
     def forget_tokens(self) -> None:
         """The next request asks for a new token: it carries what was granted meanwhile."""
         self._token_source().forget()

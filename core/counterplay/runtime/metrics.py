@@ -68,10 +68,21 @@ _OUTCOMES = ("done", "failed", "unknown", "refused")
 
 
 def text(
-    figures: Figures, feeds: Sequence[Feed], budgets: Budgets, open_now: Unfinished | None = None
+    figures: Figures,
+    feeds: Sequence[Feed],
+    budgets: Budgets,
+    open_now: Unfinished | None = None,
+    tokens: Sequence[tuple[str, str, float]] = (),
 ) -> str:
-    """All metrics, in the exposition format of Prometheus. Without `open_now`, it leaves the store out."""
-    lines = [*_lines(figures, feeds, budgets), *(_unfinished(open_now) if open_now is not None else ())]
+    """All metrics, in the exposition format of Prometheus. Without `open_now`, it leaves the store out.
+
+    `tokens`: connection, service and age in seconds of each that is in use.
+    """
+    lines = [
+        *_lines(figures, feeds, budgets),
+        *_tokens(tokens),
+        *(_unfinished(open_now) if open_now is not None else ()),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -149,6 +160,12 @@ def _lines(figures: Figures, feeds: Sequence[Feed], budgets: Budgets) -> Iterato
     yield from _head("throttles_total", "counter", "Times that a service said it was asked too often.")
     for service, budget in services.items():
         yield f"counterplay_throttles_total{_labels(service=service)} {budget.refusals}"
+
+
+def _tokens(tokens: Sequence[tuple[str, str, float]]) -> Iterator[str]:
+    yield from _head("token_age_seconds", "gauge", "Seconds since the token in use was given.")
+    for connection, service, age in tokens:
+        yield f"counterplay_token_age_seconds{_labels(connection=connection, service=service)} {age:.0f}"
 
 
 def _histograms(figures: Figures) -> Iterator[str]:

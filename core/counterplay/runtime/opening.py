@@ -50,6 +50,16 @@ class Opener:
                 self._open[name, kind] = self._opened(name, kind)
             return self._open[name, kind]
 
+    def token_ages(self) -> list[tuple[str, str, float]]:
+        """(connection, service, seconds) of each token that is in use."""
+        with self._lock:
+            connections = list(self._open.items())
+        return [
+            (name, service, age)
+            for (name, _), connection in connections
+            for service, age in sorted(connection.token_ages().items())
+        ]
+
     def connection_for(
         self, use: Use, playbook: Playbook, renames: Mapping[str, str], meta: Mapping[str, Any]
     ) -> Connection | None:

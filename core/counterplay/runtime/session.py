@@ -195,7 +195,8 @@ class Session:
                     open_now = unfinished(self._shown)
                 except StateError as error:  # the rest is told all the same, and an absent metric shows
                     log.warning("metrics: %s", error)
-        return metrics.text(self.figures, self._working, self._opener.budgets, open_now)
+        opener = self._opener
+        return metrics.text(self.figures, self._working, opener.budgets, open_now, opener.token_ages())
 
     @property
     def _purpose(self) -> str:

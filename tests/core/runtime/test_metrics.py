@@ -169,12 +169,19 @@ def test_a_histogram_counts_what_took_at_most_so_long() -> None:
     assert histogram.sum == 97.5
 
 
+def test_tokens_are_told_by_connection_and_service() -> None:
+    """With their age in seconds."""
+    told = metrics.text(Figures(), [], Budgets(), tokens=[("contoso", "Microsoft Graph", 61.4)])
+
+    assert 'counterplay_token_age_seconds{connection="contoso",service="Microsoft Graph"} 61\n' in told
+
+
 def test_the_guide_names_what_there_is() -> None:
     """Each metric in it exists, each histogram is in it with its bounds."""
     guide = " ".join(
         (Path(__file__).parents[3] / "docs" / "howto" / "watch-it.md").read_text("utf-8").split()
     )
-    text = metrics.text(Figures(), [], Budgets(), Unfinished({}, 0)) + metrics.service(
+    text = metrics.text(Figures(), [], Budgets(), Unfinished({}, 0), [("a", "b", 1.0)]) + metrics.service(
         reloads=0, working=True
     )
     kinds = dict(re.findall(r"# TYPE (counterplay_\w+) (\w+)", text))

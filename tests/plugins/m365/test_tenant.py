@@ -1,6 +1,7 @@
 """The connection m365.tenant: tokens, what refusals mean, and its check."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,22 @@ def test_each_service_gets_the_token_that_was_made_for_it(context, entra, wire) 
     ]
     assert entra.asked[0]["client_secret"] == SECRET
     assert graph.request.headers["Authorization"] != feed.request.headers["Authorization"]
+
+
+def test_the_age_of_each_token_is_known(context, entra, wire, monkeypatch) -> None:
+    """Since it was given, service by service; one that nobody asked for has none."""
+    wire.get(f"{GRAPH}/users/ana", json={})
+    present = time.monotonic()
+    assert context.connection.token_ages() == {}
+    context.http.get(f"{GRAPH}/users/ana")
+
+    monkeypatch.setattr(time, "monotonic", lambda: present + 600.0)
+    (found,) = context.connection.token_ages().items()
+
+    assert found[0] == "Microsoft Graph"
+    assert 590 < found[1] <= 600
+    context.connection.forget_tokens()
+    assert context.connection.token_ages() == {}
 
 
 def test_threads_share_one_token(entra, connect: Connect) -> None:
