@@ -95,8 +95,10 @@ def _segment(name: str) -> None:
 class DbosEngine:
     """DBOS on the store's own database. One in a process, because DBOS is a singleton."""
 
-    def __init__(self, database_url: str, threads: int, turns: Turns | None = None) -> None:
-        """`turns` are those of the store, where both write to one SQLite file."""
+    def __init__(
+        self, database_url: str, threads: int, turns: Turns | None = None, name: str = "counterplay"
+    ) -> None:
+        """`turns` are those of the store, where both write to one SQLite file; `name` that of connections."""
         self._own: sa.Engine | None = None
         self._config: DBOSConfig = {
             "name": "counterplay",
@@ -114,7 +116,7 @@ class DbosEngine:
             self._own = sqlite_engine(database_url, POOL_SIZE, turns)
             self._config["system_database_engine"] = self._own
         else:
-            self._config["db_engine_kwargs"] = {"connect_args": LAZY_COMMITS}
+            self._config["db_engine_kwargs"] = {"connect_args": {**LAZY_COMMITS, "application_name": name}}
 
     def launch(self, body: SegmentBody) -> None:
         global _body

@@ -55,6 +55,7 @@ class Dispatcher:
         self._look = False  # there may be something to start; a notice while the thread works is not lost
         self._thread = threading.Thread(target=self._work, name="dispatcher", daemon=True)
         self._launched = False
+        self._ending = threading.Lock()
         self._catch_up: Callable[[], None] = lambda: None
 
     def launch(self, body: SegmentBody, catch_up: Callable[[], None] = lambda: None) -> None:
@@ -107,8 +108,9 @@ class Dispatcher:
 
     def _forget(self, segments: Sequence[str]) -> None:
         """What a dead worker had begun goes on under other numbers; the engine need not know of it."""
-        if segments:
-            self._engine.delete(segments)
+        with self._ending:  # the engine may be on its way out, and then leaves them to nobody
+            if segments and self._launched:
+                self._engine.delete(segments)
         self._catch_up()
         self.notify()
 
@@ -132,7 +134,8 @@ class Dispatcher:
         self.notify()
         if self._thread.is_alive():
             self._thread.join()
-        self._engine.close()
+        with self._ending:
+            self._engine.close()
 
     def _requeue_stranded(self) -> None:
         """What no segment works on goes on with a new segment: the engine knows the old one as ended."""

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable
 from datetime import timedelta
 
 from counterplay.errors import CounterplayError, StateError
 from counterplay.store.database import Database
-from counterplay.store.workers import WorkerStore
+from counterplay.store.workers import WorkerStore, identity_of
 
 BEATS = 6
 """Beats in the time after which a silent worker counts as dead."""
@@ -36,7 +35,7 @@ class Fleet:
         on_beat: Callable[[], None],
     ) -> None:
         """`on_beat` is called after each beat: work may have come from others."""
-        self.identity = f"w-{uuid.uuid4().hex[:12]}"
+        self.identity = identity_of(database.session)
         self.on_released: Callable[[list[str]], None] = lambda segments: None
         self._workers = WorkerStore(database)
         self._purpose = purpose
@@ -66,18 +65,25 @@ class Fleet:
         while not self._ended.wait(self._lasts / BEATS):
             try:
                 if not self._workers.beat(self.identity):
-                    self._on_failure(
-                        StateError(
-                            f"worker {self.identity} was not heard of for {self._lasts:.0f} s, "
-                            "so others took over its work",
-                            hint="start it again; `playbook workers` lists those that live",
-                        )
-                    )
+                    self._on_failure(self._given_up())
                     return
                 self._bury_the_dead()
                 self._on_beat()
             except CounterplayError as error:  # the database may come back before this worker is missed
                 log.warning("no sign of life could be given: %s", error)
+
+    def reason(self, failure: StateError) -> StateError:
+        """Why the store failed this worker: others ended its connections, if they took it for dead."""
+        try:
+            return failure if self._workers.beat(self.identity) else self._given_up()
+        except CounterplayError:
+            return failure
+
+    def _given_up(self) -> StateError:
+        return StateError(
+            f"worker {self.identity} was not heard of for {self._lasts:.0f} s, so others took over its work",
+            hint="start it again; `playbook workers` lists those that live",
+        )
 
     def _bury_the_dead(self) -> None:
         """Those that are silent at two beats in a row: when the database was away, nobody could be heard."""

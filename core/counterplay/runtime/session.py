@@ -48,7 +48,7 @@ from counterplay.runtime.opening import Opener
 from counterplay.runtime.pipeline import Shared
 from counterplay.runtime.segments import all_steps
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
-from counterplay.store.database import Database, explained, open_database, worker_lock
+from counterplay.store.database import Database, explained, open_database, session_name, worker_lock
 from counterplay.store.feeds import FeedKey, FeedStore
 from counterplay.store.figures import unfinished
 from counterplay.store.losses import Losses
@@ -169,7 +169,7 @@ class Session:
                 dispatcher.close()
             failure = next((one for one in self._failures if isinstance(one, StateError)), None)
             if failure is not None:
-                raise failure
+                raise failure if fleet is None else fleet.reason(failure)
             return self._ended(working, runs, interrupted, began)
 
     def _open_store(self, stack: ExitStack) -> Database:
@@ -260,7 +260,13 @@ class Session:
         from counterplay.runtime.dispatch import NEWCOMERS, SLOTS, Dispatcher
         from counterplay.runtime.interpreter import Interpreter
 
-        engine = DbosEngine(self._opener.workspace.store_url, 2 * SLOTS + NEWCOMERS, runs.database.turns)
+        database = runs.database
+        engine = DbosEngine(
+            self._opener.workspace.store_url,
+            2 * SLOTS + NEWCOMERS,
+            database.turns,
+            session_name(database.session),
+        )
         dispatcher = Dispatcher(engine, runs, self._stop, on_failure=self._fail, fleet=fleet)
 
         def close() -> None:

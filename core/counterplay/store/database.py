@@ -7,6 +7,7 @@ import json
 import os
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -28,15 +29,19 @@ HEAD = "0012"
 class Database:
     """One connection pool, and the order in which this process writes."""
 
-    def __init__(self, url: URL, engine: sa.Engine) -> None:
+    def __init__(self, url: URL) -> None:
         self.url = url
-        self.engine = engine
+        self.session = uuid.uuid4().hex[:12]
+        """On a PostgreSQL all connections carry it in their name (`session_name`)."""
+        self.engine = engine = _engine(url, self.session)
         self.turns = Turns(engine.connect)
         at_once = {} if self.sqlite else {"isolation_level": "AUTOCOMMIT"}
         self._reading = engine.execution_options(write=False, **at_once)
         self._one = engine.execution_options(**at_once)
         self._locks = (
-            None if self.sqlite else Locks(_engine(url, isolation_level="AUTOCOMMIT", max_overflow=100))
+            None
+            if self.sqlite
+            else Locks(_engine(url, self.session, isolation_level="AUTOCOMMIT", max_overflow=100))
         )
 
     @property
@@ -118,7 +123,7 @@ def open_database(url: str, *, create: bool = True) -> Database:
         if not create and not path.exists():
             raise NoStateError(path)
         _prepare_file(path)
-    database = Database(parsed, _engine(parsed))
+    database = Database(parsed)
     try:
         with database.write() as connection:
             if not create and not _has_tables(connection):
@@ -148,10 +153,16 @@ def _has_tables(connection: sa.Connection) -> bool:
     return sa.inspect(connection).has_table("cp_schema_version")
 
 
-def _engine(url: URL, **server: Any) -> sa.Engine:
+def session_name(session: str) -> str:
+    """What connections call themselves: whoever buries a worker ends those that it still has."""
+    return f"counterplay {session}"
+
+
+def _engine(url: URL, session: str, **server: Any) -> sa.Engine:
     """A pool of connections; `server` are settings of one to a PostgreSQL."""
     if url.get_backend_name() != "sqlite":
-        return pinged_when_old(sa.create_engine(url, **server))
+        named = {"application_name": session_name(session)}
+        return pinged_when_old(sa.create_engine(url, connect_args=named, **server))
     # A write transaction must take its lock when it begins: a read that turns into a write cannot wait.
     # The one that was used last, again and again: what it has read is true until another one writes, and
     # each has a cache of its own.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
-from counterplay.store.database import Database
+from counterplay.store.database import Database, session_name
 from counterplay.store.run_records import ENDED
 from counterplay.store.tables import feed, run, worker
 
@@ -77,8 +77,13 @@ class WorkerStore:
     def bury(self, identity: str) -> list[str] | None:
         """Let others take what a dead worker held; returns the segments that it worked on.
 
-        None: it is alive after all, or somebody else has buried it.
+        A worker that was stopped is not gone: its connections stand, and with them the locks and the rows
+        that it held. So they are ended first. None: it is alive after all, or another one has buried it.
         """
+        if identity not in self.silent():
+            return None
+        with self.database.write() as connection:
+            connection.execute(_END_CONNECTIONS, {"name": session_name(session_of(identity))})
         with self.database.write() as connection:
             gone = connection.execute(
                 sa.delete(worker).where(worker.c.id == identity, worker.c.beat + worker.c.lasts < _NOW)
@@ -124,6 +129,21 @@ def give_back(connection: sa.Connection, identity: str, runs: Collection[str]) -
         .where(run.c.id.in_(runs), run.c.worker == identity, run.c.status.not_in(ENDED))
         .values(worker=None, segment=run.c.segment + 1)
     )
+
+
+_END_CONNECTIONS = sa.text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :name "
+    "AND datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()"
+)
+
+
+def identity_of(session: str) -> str:
+    """What a worker is called, by the session of its connections."""
+    return f"w-{session}"
+
+
+def session_of(identity: str) -> str:
+    return identity.removeprefix("w-")
 
 
 def _released(connection: sa.Connection, identity: str) -> list[str]:

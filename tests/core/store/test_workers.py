@@ -11,7 +11,7 @@ from counterplay.errors import ContendedError, StateError
 from counterplay.store.database import Database, existing_database, open_database
 from counterplay.store.feeds import FeedKey, FeedStore
 from counterplay.store.runs import Lease, LeaseLost, NewRun, OnceKey, RunStore
-from counterplay.store.workers import WorkerStore
+from counterplay.store.workers import WorkerStore, identity_of
 
 RUN = NewRun("r-1", "t", "contain", "k", {"name": "contain"}, b"{}", {}, {}, {})
 
@@ -216,3 +216,27 @@ def test_a_server_that_is_away_is_told_without_its_password() -> None:
     ) as refused:
         open_database(url)
     assert "4711" not in str(refused.value)
+
+
+def test_what_a_stopped_worker_locked_is_free_once_it_is_buried(
+    database: Database, runs: RunStore, server_store: str
+) -> None:
+    """It is stopped, not gone: its connections stand, one in the middle of a write, and would for ever."""
+    sleeper = open_database(server_store)
+    identity = identity_of(sleeper.session)
+    add(runs, "r-a")
+    WorkerStore(sleeper).join(identity, "playbook up", 60)
+    RunStore(sleeper).claim(identity, 1)
+    asleep = (pytest.raises(StateError), pytest.raises(StateError))
+    with asleep[0], sleeper.alone("a target"), asleep[1], sleeper.write() as connection:
+        connection.exec_driver_sql("UPDATE cp_run SET error = 'it was about to say' WHERE id = 'r-a'")
+        dies(database, identity)
+
+        assert WorkerStore(database).bury(identity) == ["r-a/1"]
+
+        with database.alone("a target", wait=False) as got:
+            assert got
+        connection.exec_driver_sql("SELECT 1")
+    assert not WorkerStore(sleeper).beat(identity)
+    assert runs.get("r-a").error is None
+    sleeper.close()
