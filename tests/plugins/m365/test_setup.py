@@ -21,7 +21,8 @@ import requests
 import responses
 import yaml
 from click.testing import CliRunner
-from tests.fixtures.setup_m365 import addresses, administrators_token, call
+from tests.fixtures.at_work import call
+from tests.fixtures.setup_m365 import addresses, administrators_token
 
 from counterplay import BlockedError, Context, Need
 from counterplay.cli import playbook as command

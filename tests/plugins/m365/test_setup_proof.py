@@ -14,7 +14,8 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from tests.fixtures.setup_m365 import addresses, administrators_token, call
+from tests.fixtures.at_work import call
+from tests.fixtures.setup_m365 import addresses, administrators_token
 
 from counterplay import BlockedError
 from counterplay_m365 import setup
