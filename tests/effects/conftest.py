@@ -20,7 +20,7 @@ from counterplay.store.runs import RunStore, StoredEffect, StoredRun
 from counterplay.workspace import Workspace
 from counterplay_sim.digest import digest, state
 from counterplay_sim.faults import Fault, FaultPlan
-from counterplay_sim.testing import Simulator, close_all
+from counterplay_sim.testing import Plan, Simulator, close_all
 
 
 class Writes(FaultPlan):
@@ -157,7 +157,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     """A workspace whose connection `sim` is a small tenant."""
     root = tmp_path / "workspace"
     (root / "playbooks").mkdir(parents=True)
-    simulator = Simulator(root / ".counterplay", seed=5, events=60)
+    simulator = Simulator(root / ".counterplay", seed=5, plan=Plan(events=60, fixed=True))
     simulator.faults = Writes()
     with simulator:
         made = Bench(root, simulator)

@@ -204,7 +204,7 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Story, Story]:
         simulator = Simulator(
             root,
             seed=5,
-            plan=Plan(events=10, users=40, scenarios=("all",)),
+            plan=Plan(events=10, users=40, scenarios=("all",), fixed=True),
             tenants=len(EFFECTS),
             strictness=Strictness(graph=GraphRules(throttle_scale=0)),
             clock=ManualClock(began),

@@ -12,7 +12,7 @@ from tests.fixtures.m365_actions import actions, comparable, empower, example, l
 from counterplay.testing import Bench, Example
 from counterplay_sim.digest import state
 from counterplay_sim.graph_rules import GraphRules
-from counterplay_sim.testing import Simulator, Strictness
+from counterplay_sim.testing import Plan, Simulator, Strictness
 
 NOW = timedelta(0)
 
@@ -30,7 +30,8 @@ def bench(plugin: str, folder: Path) -> Generator[Bench, None, None]:
             )
         return
     unhurried = GraphRules(throttle_scale=0, directory_audit_latency=NOW, audit_search_runs=NOW)
-    simulator = Simulator(folder, seed=5, events=60, strictness=Strictness(graph=unhurried))
+    plan, strictness = Plan(events=60, fixed=True), Strictness(graph=unhurried)
+    simulator = Simulator(folder, seed=5, plan=plan, strictness=strictness)
     simulator.clock.advance(-timedelta(seconds=5))  # what is changed now can be listed at once
     with simulator:
         (tenant,) = simulator._tenants.values()

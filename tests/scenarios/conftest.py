@@ -162,7 +162,8 @@ def attacked(tmp_path: Path) -> Iterator[Attacked]:
         def begun(scenario: str | tuple[str, ...], *playbooks: str) -> Scene:
             root = tmp_path / "workspace"
             root.mkdir()
-            plan = Plan(events=40, scenarios=(scenario,) if isinstance(scenario, str) else scenario)
+            chosen = (scenario,) if isinstance(scenario, str) else scenario
+            plan = Plan(events=40, scenarios=chosen, fixed=True)
             simulator = Simulator(root / ".counterplay", seed=7, plan=plan, grants=least(*playbooks))
             return Scene(root, stack.enter_context(simulator))
 

@@ -347,5 +347,7 @@ def machine(scene: Scene, person: Person, at: datetime, device: Doc, domain: str
         "lastIpAddress": person.address,
         "firstSeen": stamp(at - timedelta(days=200)),
         "lastSeen": stamp(at),
+        "@sim.offline": False,
+        "@sim.isolated": False,
         "@sim.owner": person.id,
     }

@@ -248,7 +248,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """A tenant whose application may do everything."""
     root = tmp_path_factory.mktemp("tenant")
     faults = Faults()
-    plan = Plan(events=60, users=40, scenarios=("all",))
+    plan = Plan(events=60, users=40, scenarios=("all",), fixed=True)
     strictness = Strictness(graph=GraphRules(throttle_scale=0))
     simulator = Simulator(root, seed=5, plan=plan, strictness=strictness)
     simulator.faults = faults

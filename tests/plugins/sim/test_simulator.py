@@ -55,6 +55,24 @@ def test_the_same_seed_and_moment_give_the_same_tenant() -> None:
     assert build(1, CREATED.replace(minute=31), plan).tenant != first.tenant
 
 
+def test_a_fixed_tenant_has_the_same_people_at_any_moment() -> None:
+    """Tests that compare tenants judge the same ones whenever they run; only the times differ."""
+    plan = Plan(events=50, scenarios=("all",), fixed=True)
+    first, later = build(1, CREATED, plan), build(1, CREATED.replace(minute=31), plan)
+
+    assert [one.id for one in later.people] == [one.id for one in first.people]
+    assert later.tenant == first.tenant
+    assert later.truth["chains"][0]["victim"] == first.truth["chains"][0]["victim"]
+    assert build(2, CREATED, plan).tenant != first.tenant
+
+
+def test_every_machine_says_from_the_start_whether_it_is_isolated() -> None:
+    """An attacked device, too: else a release would leave it otherwise than it was."""
+    attacked = build(1, CREATED, Plan(events=10, scenarios=("compromised-device",))).objects["machine"]
+
+    assert [(one["@sim.isolated"], one["@sim.offline"]) for one in attacked] == [(False, False)]
+
+
 def test_a_large_tenant_is_the_same_after_a_restart(tmp_path: Path, clock: Any) -> None:
     """What is made while it is read is made the same way by the next process, bodies used again included."""
     plan = Plan(events=25_000, users=60, rules=200)
