@@ -199,6 +199,7 @@ def test_a_file_that_may_not_grow_is_told_by_the_real_command(desk: Any) -> None
 
     process = desk.start(
         "run", "greet", "--event", "events.json",
+        env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},  # it would leave cut byte code to everybody else
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )  # fmt: skip
     out, err = process.communicate(timeout=20)
