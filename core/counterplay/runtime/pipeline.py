@@ -21,6 +21,7 @@ from counterplay.budgets import ByteBudget
 from counterplay.clock import now
 from counterplay.errors import CounterplayError, GoneError, InterruptedWork, StateError, WorkError
 from counterplay.modules import Context, FeedTrigger, Trigger
+from counterplay.runtime.ahead import Ahead
 from counterplay.runtime.board import Board, Task, Work
 from counterplay.runtime.burial import Burial
 from counterplay.runtime.fetching import Arrival, Fetching
@@ -40,7 +41,7 @@ _GROUP = 16
 _GROUP_BYTES = 4 * 1024 * 1024
 _LINGER = 0.02
 _BATCH_WAIT = 0.05
-_QUEUED = 500
+_FEW = 40  # units that are queued: time to look for more
 _BATCHES_WAITING = 3
 
 log = logging.getLogger("counterplay.feeds")
@@ -96,6 +97,7 @@ class Pipeline:
         self._outcomes: deque[Outcome] = deque()
         self._more = True
         self._due_at = 0.0
+        self._ahead = Ahead(store, feed_id)
         self._busy = False
         self._draining = False
         self._first_arrival = 0.0
@@ -154,6 +156,7 @@ class Pipeline:
 
     def nudge(self) -> None:
         """Something may be due: look into the ledger."""
+        self._ahead.look_again()
         with self._changed:
             self._more = True
             self._changed.notify_all()
@@ -305,7 +308,7 @@ class Pipeline:
     def _pause(self) -> float:
         if self._arrivals and not self._clogged():
             return max(0.001, self._first_arrival + _LINGER - time.monotonic())
-        due = self._due_at - time.monotonic() if self._fetching.queued <= _GROUP else 0.2
+        due = self._due_at - time.monotonic() if self._fetching.queued <= _FEW else 0.2
         return max(0.001, min(0.2, self._overdue(), due))
 
     def _overdue(self) -> float:
@@ -328,7 +331,7 @@ class Pipeline:
     # --- what to fetch ----------------------------------------------------------------------------
 
     def _wants_units(self) -> bool:
-        return self._fetching.queued <= _GROUP and (self._more or time.monotonic() >= self._due_at)
+        return self._fetching.queued <= _FEW and (self._more or time.monotonic() >= self._due_at)
 
     def _refill(self) -> None:
         with self._changed:
@@ -337,21 +340,17 @@ class Pipeline:
             self._more = False
         ready = [one.name for one in self._subscribers if not one.pause.active]
         floor = self._floor()
-        units: list[StoredUnit] = []
         if ready:
-            without = [*self._board.works, *self._fetching.identities()]
-            with self._changed:
-                without += [one.stored.id for one in self._arrivals]
-            units = self._store.pending(self.feed_id, ready, _QUEUED, floor=floor, without=without)
+            units = self._ahead.take(ready, floor, self._on_their_way)
             for stored in units:
                 takers = [one for one in self._subscribers if one.name in stored.waiting]
                 self._board.take_up(stored, takers)
             self._fetching.add(units)
-        if len(units) == _QUEUED:
-            with self._changed:
-                self._more = True
-            self._due_at = time.monotonic() + 3600.0
-            return
+            if self._ahead.more:
+                with self._changed:
+                    self._more = True
+                self._due_at = time.monotonic() + 3600.0
+                return
         pauses = [one.pause.until for one in self._subscribers if one.pause.active]
         due = self._store.next_due(self.feed_id, [one.name for one in self._subscribers], floor)
         if due is not None:
@@ -359,6 +358,11 @@ class Pipeline:
             soonest = 1.0 if self._board.works else 0.01
             pauses.append(time.monotonic() + max((due - now()).total_seconds(), soonest))
         self._due_at = min(pauses, default=time.monotonic() + 3600.0) + 0.005
+
+    def _on_their_way(self) -> list[int]:
+        queued = [*self._board.works, *self._fetching.identities()]
+        with self._changed:
+            return queued + [one.stored.id for one in self._arrivals]
 
     # --- the transaction --------------------------------------------------------------------------
 

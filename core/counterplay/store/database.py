@@ -26,6 +26,10 @@ HEAD = "0012"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
 
 
+_CACHE = 512
+"""KiB of a SQLite file that each of up to eight connections keeps. The system keeps all of it anyway."""
+
+
 class Database:
     """One connection pool, and the order in which this process writes."""
 
@@ -175,6 +179,7 @@ def _engine(url: URL, session: str, **server: Any) -> sa.Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size=-{_CACHE}")
 
     @sa.event.listens_for(engine, "begin")
     def _on_begin(connection: sa.Connection) -> None:

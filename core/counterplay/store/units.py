@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -83,6 +84,20 @@ class Units:
         `floor`: windows that begin before it are accounted for, so only what was postponed or came
         late is looked for there. `without`: ids to leave out.
         """
+        return self.load(
+            feed_id, playbooks, self.due(feed_id, playbooks, limit, floor=floor, without=without)
+        )
+
+    def due(
+        self,
+        feed_id: int,
+        playbooks: Collection[str],
+        limit: int,
+        *,
+        floor: datetime | None = None,
+        without: Collection[int] = (),
+    ) -> list[int]:
+        """The ids of what `pending` returns. To find the first ones, all that wait have to be looked at."""
         waiting = waiting_for(feed_id, playbooks, floor)
         moment = to_text(now())
         with self.database.read() as connection:
@@ -94,13 +109,17 @@ class Units:
                 .order_by(unit.c.expires.is_(None), unit.c.expires, unit.c.id)
                 .limit(limit + len(without))
             ).scalars()
-            wanted = [one for one in ids if one not in without][:limit]
-            rows: list[Any] = []
+            left_out = set(without)
+            return list(islice((one for one in ids if one not in left_out), limit))
+
+    def load(self, feed_id: int, playbooks: Collection[str], wanted: Sequence[int]) -> list[StoredUnit]:
+        """Those of the units that one of the playbooks still waits for, earliest expiry first."""
+        rows: list[Any] = []
+        with self.database.read() as connection:
             for start in range(0, len(wanted), 500):
+                waiting = waiting_for(feed_id, playbooks, among=wanted[start : start + 500])
                 rows += connection.execute(
-                    sa.select(unit, waiting.c.playbook)
-                    .join(waiting, waiting.c.unit_id == unit.c.id)
-                    .where(unit.c.id.in_(wanted[start : start + 500]))
+                    sa.select(unit, waiting.c.playbook).join(waiting, waiting.c.unit_id == unit.c.id)
                 ).all()
         found: dict[int, tuple[Any, set[str]]] = {}
         for row in rows:

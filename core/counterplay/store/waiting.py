@@ -15,11 +15,14 @@ OPEN = ("listed", "fetched")
 
 
 def waiting_for(
-    feed_id: int, playbooks: Collection[str] | None, floor: datetime | None = None
+    feed_id: int,
+    playbooks: Collection[str] | None,
+    floor: datetime | None = None,
+    among: Collection[int] | None = None,
 ) -> sa.Subquery:
     """(unit, playbook) pairs of a feed that are not accounted for; None: of every subscriber.
 
-    With `floor`, of the windows before it only units with a `retry_at`.
+    With `floor`, of the windows before it only units with a `retry_at`. With `among`, only of those units.
     """
     query = (
         sa.select(unit.c.id.label("unit_id"), subscription.c.playbook)
@@ -43,6 +46,8 @@ def waiting_for(
         query = query.where(
             sa.or_(unit.c.window >= to_text(floor), unit.c.window.is_(None), unit.c.retry_at > "")
         )
+    if among is not None:
+        query = query.where(unit.c.id.in_(among))
     if playbooks is not None:
         query = query.where(subscription.c.playbook.in_(list(playbooks)))
     return query.subquery()
