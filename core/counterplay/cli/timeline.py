@@ -46,7 +46,7 @@ def _print_steps(runs: RunStore, run: StoredRun, indent: str, questions: list[St
             if one.step_id == step.step_id:
                 say(f"{inner}attempt {one.number}: {one.status}: {one.error or ''}")
         if step.error:
-            say(f"{inner}error: {step.error}")
+            say(f"{inner}error: {_where(run, step.error)}")
         for title, value in (("with", step.arguments), ("result", step.result)):
             if value not in (None, {}):
                 say(f"{inner}{title}: {_short(value)}")
@@ -74,6 +74,11 @@ def _how(step: StoredStep, run: StoredRun) -> str:
 
 def _attempts(step: StoredStep) -> str:
     return f", {step.attempts} attempts" if step.attempts > 1 else ""
+
+
+def _where(run: StoredRun, error: str) -> str:
+    """The error of a step; one of a run inside it stands there, further down."""
+    return f"see {error.partition(' ')[0]}" if error.startswith(f"{run.id}/") else error
 
 
 def _print_question(one: StoredApproval, indent: str) -> None:
