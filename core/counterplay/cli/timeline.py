@@ -102,7 +102,7 @@ def _print_effect(effect: StoredEffect, indent: str) -> None:
 def _next(run: StoredRun) -> Iterator[str]:
     """What a person can do now."""
     if run.status in ("failed", "cancelled"):
-        yield f"`playbook runs retry {run.id}` goes on where it ended; `playbook undo {run.id}` takes it back"
+        yield f"`playbook runs retry {run.id}` goes on where it ended"
     elif run.ended is None:
         yield f"`playbook runs follow {run.id}` shows what happens; `playbook runs cancel {run.id}` ends it"
 
