@@ -73,9 +73,9 @@ def prune(dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(pruned), "dry_run": dry_run})
     elif dry_run:
-        runs, units = duration_text(kept.runs), duration_text(kept.units)
-        click.echo(f"{pruned.runs:,} runs would be deleted: they ended more than {runs} ago")
-        click.echo(f"{pruned.units:,} units would be deleted: all have had them for more than {units}")
+        run_time, unit_time = duration_text(kept.runs), duration_text(kept.units)
+        click.echo(f"{pruned.runs:,} runs would be deleted: they ended more than {run_time} ago")
+        click.echo(f"{pruned.units:,} units would be deleted: all have had them for more than {unit_time}")
     else:
         click.echo(
             f"{pruned.runs:,} runs deleted, and {pruned.segments:,} rows of the engine; "
