@@ -11,6 +11,7 @@ import yaml
 from click.testing import Result
 from tests.fixtures.at_work import Receiver, call, connections
 
+from counterplay.audit import entries
 from counterplay.language import Playbook, load
 from counterplay.plugins import PluginHost
 from counterplay.runtime.opening import Opener
@@ -84,6 +85,14 @@ class Bench:
         database = self.database()
         try:
             return RunStore(database).newest(playbook=None, status=None, limit=100)
+        finally:
+            database.close()
+
+    def commands(self) -> list[str]:
+        """What the audit log holds of commands, as its entries' bodies."""
+        database = self.database()
+        try:
+            return [one.body for one in entries(database) if one.kind == "command"]
         finally:
             database.close()
 

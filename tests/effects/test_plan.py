@@ -2,10 +2,15 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from counterplay.clock import now
+from counterplay.store.retention import delete_old
 
 
 def by_step(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -165,6 +170,67 @@ def test_an_approved_plan_is_carried_out_once(bench: Any, approved: Path) -> Non
     assert bench.user()["accountEnabled"] is False
     assert len(bench.writes) == 1
     assert len(bench.runs()) == 1
+
+
+def test_a_plan_that_was_carried_out_says_so_by_which_run_and_when(bench: Any, approved: Path) -> None:
+    """It does nothing then, for other runs of the store neither, and its outcome is still its exit code."""
+    first = bench.call("run", "test", "--plan-file", str(approved))
+    assert "already" not in first.output
+    (run,) = bench.runs()
+    starts = len(bench.commands())
+
+    again = bench.call("run", "test", "--plan-file", str(approved))
+    told = json.loads(bench.call("run", "test", "--plan-file", str(approved), "--json").stdout)
+
+    assert again.stdout == (
+        f"this plan was carried out already, by the run {run.id} of test: it succeeded at {run.ended[:19]}Z; "
+        "nothing was done now; to do it again, make a new plan\n"
+    )
+    (shown,) = told["runs"]
+    assert (shown["already"], shown["ended"]) == (True, run.ended)
+    assert len(bench.commands()) == starts
+
+
+def test_a_plan_whose_run_failed_says_so_and_fails_again(bench: Any, approved: Path) -> None:
+    """It is not tried again by itself: `runs retry` is the way."""
+    bench.configure(guardrails={"protected_users": [bench.user()["userPrincipalName"]]})
+    assert bench.call("run", "test", "--plan-file", str(approved)).exit_code == 1
+    (run,) = bench.runs()
+
+    again = bench.call("run", "test", "--plan-file", str(approved))
+
+    assert again.exit_code == 1
+    assert again.stdout.startswith(
+        f"this plan was carried out already, by the run {run.id} of test: it failed"
+    )
+    assert str(run.error) in again.stdout
+
+
+def test_a_plan_whose_run_was_deleted_since_says_so(bench: Any, approved: Path) -> None:
+    """Retention keeps the run's identity: the plan is not carried out a second time."""
+    bench.call("run", "test", "--plan-file", str(approved))
+    (run,) = bench.runs()
+    with closing(bench.database()) as database:
+        assert delete_old(database, now() + timedelta(hours=1)) == 1
+
+    again = bench.call("run", "test", "--plan-file", str(approved))
+
+    assert again.exit_code == 0
+    assert f"by the run {run.id} of test: that run was deleted at 2" in again.stdout, again.output
+    assert len(bench.writes) == 1
+
+
+def test_a_plan_whose_run_waits_goes_on_and_says_that_it_had_begun(bench: Any, approved: Path) -> None:
+    """Who gives the plan again sees that it is the same run."""
+    (tenant,) = bench.simulator._tenants.values()
+    tenant.change_user(bench.user(), {"accountEnabled": False}, app="somebody", request="r")
+    assert "already" not in bench.call("run", "test", "--plan-file", str(approved)).output
+    (run,) = bench.runs()
+
+    again = bench.call("run", "test", "--plan-file", str(approved))
+
+    assert again.exit_code == 3
+    assert f"the run {run.id} of test began with this at {run.created[:19]}Z; it goes on" in again.stderr
 
 
 def test_a_plan_stops_to_ask_when_the_state_drifted(bench: Any, approved: Path) -> None:

@@ -152,7 +152,52 @@ def test_a_run_that_changed_nothing_has_nothing_to_take_back(bench: Any) -> None
 
     result = bench.call("undo", identity)
 
-    assert f"the run {identity} changed nothing" in result.stdout
+    assert f"the run {identity} changed nothing: there is nothing to take back" in result.stdout
+
+
+@pytest.fixture
+def refused(bench: Any) -> str:
+    """A run that failed before its one effect took place."""
+    bench.configure(guardrails={"protected_users": [bench.user()["userPrincipalName"]]})
+    bench.write(*steps(bench.user()["id"])[2:])
+    assert bench.run().exit_code == 1
+    return str(bench.runs()[0].id)
+
+
+def test_no_undo_is_offered_for_a_run_that_failed_before_it_changed_anything(
+    bench: Any, refused: str, contained: str
+) -> None:
+    """It is offered, by its command, for one that did."""
+    assert bench.call("runs", "show", refused).stdout.endswith(
+        "goes on where it ended\n  it changed nothing: there is nothing to take back\n"
+    )
+    assert f"`playbook undo {contained}` takes that back" in bench.call("runs", "show", contained).stdout
+
+
+def test_an_undo_of_what_did_not_take_place_says_that_there_is_nothing_to_take_back(
+    bench: Any, refused: str
+) -> None:
+    """No run is made for it, and its plan is none."""
+    said = bench.call("undo", refused)
+    planned = bench.call("undo", refused, "--plan")
+
+    assert said.stdout.splitlines()[0] == f"undo of {refused} (test): there is nothing to take back"
+    assert planned.stdout.splitlines()[0] == f"{refused}: there is nothing to take back"
+    assert "what a run would do" not in planned.stdout
+    assert (said.exit_code, planned.exit_code, len(bench.runs())) == (0, 0, 1)
+
+
+def test_an_undo_of_what_nothing_takes_back_does_not_call_it_nothing(bench: Any) -> None:
+    """Sessions that were ended stay ended: that is something, and the exit code says so."""
+    bench.write(*steps(bench.user()["id"])[:1])
+    assert bench.run().exit_code == 0
+    run = bench.runs()[0].id
+
+    said = bench.call("undo", run)
+
+    assert said.exit_code == 1
+    assert "nothing to take back" not in said.stdout
+    assert bench.call("undo", run, "--plan").stdout.startswith(f"{run}: nothing of it can be taken back\n")
 
 
 def test_a_run_shows_what_can_be_taken_back_and_what_cannot(bench: Any, contained: str) -> None:

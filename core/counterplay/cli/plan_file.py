@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,15 @@ from counterplay.errors import ConfigError
 
 if TYPE_CHECKING:
     from counterplay.events import JsonObject
+    from counterplay.runtime.carrying import Carried
     from counterplay.store.runs import NewRun
     from counterplay.workspace import Workspace
 
 
 def carry_out_plans(name: str, file: str, as_json: bool) -> int:
     """Run each plan of the file once, ever; returns the exit code.
+
+    What was carried out before is said to have been, with its run; its outcome counts for the exit code.
 
     ConfigError: it is no plan of this playbook, or the playbook was edited since.
     """
@@ -38,12 +42,50 @@ def carry_out_plans(name: str, file: str, as_json: bool) -> int:
     with signals(stop):
         carried = carry_out(Opener(workspace, stop), name, made, stop, lambda text: say(text, err=True))
     if as_json:
-        runs = [{"id": one.id, "status": one.status, "error": one.error} for one in carried.runs]
-        print_json({"exit_code": carried.exit_code, "runs": runs})
+        print_json({"exit_code": carried.exit_code, "runs": _report(carried)})
     else:
-        for one in carried.runs:
-            say(f"{one.id}  {one.playbook}  {one.status}" + (f"  {one.error}" if one.error else ""))
+        for line in _told(carried, name):
+            say(line)
     return carried.exit_code
+
+
+def _report(carried: Carried) -> list[JsonObject]:
+    """How each run stands; `already`: it was over before, and nothing was done now."""
+    runs: list[JsonObject] = [
+        {
+            "id": one.id,
+            "status": one.status,
+            "error": one.error,
+            "already": one.id in carried.over,
+            "ended": one.ended,
+        }
+        for one in carried.runs
+    ]
+    gone = [
+        {"id": one, "status": "deleted", "error": None, "already": True, "ended": None}
+        for one in carried.deleted
+    ]
+    return runs + gone
+
+
+def _told(carried: Carried, name: str) -> Iterator[str]:
+    """The same for people, a line for each run."""
+    for one in carried.runs:
+        error = f": {one.error}" if one.error else ""
+        if one.id in carried.over:
+            word = "was cancelled" if one.status == "cancelled" else one.status
+            yield _already(one.id, one.playbook, f"it {word} at {(one.ended or '')[:19]}Z{error}")
+        else:
+            yield f"{one.id}  {one.playbook}  {one.status}" + (f"  {one.error}" if one.error else "")
+    for identity, at in carried.deleted.items():
+        yield _already(identity, name, f"that run was deleted at {at[:19]}Z, as `retention:` says")
+
+
+def _already(identity: str, name: str, fact: str) -> str:
+    return (
+        f"this plan was carried out already, by the run {identity} of {name}: {fact}; "
+        "nothing was done now; to do it again, make a new plan"
+    )
 
 
 def _run_of(workspace: Workspace, name: str, plan: JsonObject, file: str) -> NewRun:

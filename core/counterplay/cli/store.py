@@ -26,23 +26,24 @@ def store() -> None:
 @json_option
 def show(as_json: bool) -> None:
     """Show where the store is, how much it holds, and how long what is done with is kept."""
+    from counterplay.language import duration_text
     from counterplay.store.figures import rows_of
 
     with _opened() as (workspace, database):
         rows = rows_of(database)
-        kept = workspace.retention
+        times = {name: duration_text(time) for name, time in asdict(workspace.retention).items()}
         about = {
             "store": database.url.render_as_string(),
             "bytes": database.path.stat().st_size if database.path is not None else None,
-            "retention": {name: str(time) for name, time in asdict(kept).items()},
+            "retention": times,
             "rows": rows,
         }
     if as_json:
         print_json(about)
         return
     click.echo(f"{about['store']}" + (f", {about['bytes']:,} bytes" if about["bytes"] is not None else ""))
-    click.echo(f"ended runs are kept for {kept.runs}, the engine's rows of them for {kept.engine}")
-    click.echo(f"units that every playbook acknowledged are kept for {kept.units}")
+    click.echo(f"ended runs are kept for {times['runs']}, the engine's rows of them for {times['engine']}")
+    click.echo(f"units that every playbook acknowledged are kept for {times['units']}")
     print_table(["ROWS", "OF"], [[f"{count:,}", name] for name, count in rows.items()])
 
 
@@ -57,6 +58,7 @@ def prune(dry_run: bool, as_json: bool) -> None:
     set aside stay, too. `playbook up` does this each hour.
     """
     from counterplay.clock import now
+    from counterplay.language import duration_text
     from counterplay.runtime.keeping import prune as delete
     from counterplay.store.retention import Pruned, count_old
     from counterplay.store.unit_retention import count_old_units
@@ -71,8 +73,9 @@ def prune(dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json({**asdict(pruned), "dry_run": dry_run})
     elif dry_run:
-        click.echo(f"{pruned.runs:,} runs would be deleted: they ended more than {kept.runs} ago")
-        click.echo(f"{pruned.units:,} units would be deleted: all have had them for more than {kept.units}")
+        run_time, unit_time = duration_text(kept.runs), duration_text(kept.units)
+        click.echo(f"{pruned.runs:,} runs would be deleted: they ended more than {run_time} ago")
+        click.echo(f"{pruned.units:,} units would be deleted: all have had them for more than {unit_time}")
     else:
         click.echo(
             f"{pruned.runs:,} runs deleted, and {pruned.segments:,} rows of the engine; "

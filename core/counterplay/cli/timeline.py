@@ -46,7 +46,7 @@ def _print_steps(runs: RunStore, run: StoredRun, indent: str, questions: list[St
             if one.step_id == step.step_id:
                 say(f"{inner}attempt {one.number}: {one.status}: {one.error or ''}")
         if step.error:
-            say(f"{inner}error: {step.error}")
+            say(f"{inner}error: {_where(run, step.error)}")
         for title, value in (("with", step.arguments), ("result", step.result)):
             if value not in (None, {}):
                 say(f"{inner}{title}: {_short(value)}")
@@ -76,6 +76,11 @@ def _attempts(step: StoredStep) -> str:
     return f", {step.attempts} attempts" if step.attempts > 1 else ""
 
 
+def _where(run: StoredRun, error: str) -> str:
+    """The error of a step; one of a run inside it stands there, further down."""
+    return f"see {error.partition(' ')[0]}" if error.startswith(f"{run.id}/") else error
+
+
 def _print_question(one: StoredApproval, indent: str) -> None:
     say(f"{indent}asked ({one.id}): {one.question}  {one.status}")
     for answer in one.answers:
@@ -97,7 +102,7 @@ def _print_effect(effect: StoredEffect, indent: str) -> None:
 def _next(run: StoredRun) -> Iterator[str]:
     """What a person can do now."""
     if run.status in ("failed", "cancelled"):
-        yield f"`playbook runs retry {run.id}` goes on where it ended; `playbook undo {run.id}` takes it back"
+        yield f"`playbook runs retry {run.id}` goes on where it ended"
     elif run.ended is None:
         yield f"`playbook runs follow {run.id}` shows what happens; `playbook runs cancel {run.id}` ends it"
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 
-from counterplay.language import Labels, Playbook, Step, Use
+from counterplay.language import Labels, Playbook, Step, Use, duration_text
 from counterplay.modules import Action, Control
 from counterplay.plugins import PluginHost
 
@@ -20,7 +19,7 @@ def tree(playbook: Playbook, host: PluginHost) -> Iterator[str]:
     for step in playbook.batch_steps:
         yield f"batch    {_head(step, host)}"
     if playbook.once_per is not None:
-        window = duration(playbook.once_per.window)
+        window = duration_text(playbook.once_per.window)
         yield f"once per {playbook.once_per.key.source} within {window}"
     if playbook.run_steps:
         yield "── each event that is left becomes a durable run ──"
@@ -68,7 +67,7 @@ def _modifiers(step: Step) -> Iterator[str]:
     if step.retry is not None:
         yield f"up to {step.retry.attempts} attempts"
     if step.timeout is not None:
-        yield f"at most {duration(step.timeout)}"
+        yield f"at most {duration_text(step.timeout)}"
     if step.verify:
         yield "fails where it does not hold"
     if step.verify_after:
@@ -90,15 +89,6 @@ def describe(use: Use, host: PluginHost) -> str:
     elif issubclass(info.cls, Action) and info.cls.effect:
         text += " [changes something]"
     return f"{text} - {info.summary}"
-
-
-def duration(span: timedelta) -> str:
-    """`90s`, `4h`, `7d`: the largest unit that fits."""
-    seconds = span.total_seconds()
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
 
 
 def mermaid(playbook: Playbook, host: PluginHost) -> str:

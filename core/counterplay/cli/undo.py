@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from counterplay.runtime.plans import PlannedStep
     from counterplay.runtime.undo import Prospect
     from counterplay.store.runs import RunStore, StoredEffect, StoredRun
+
+_NOTHING = "there is nothing to take back"
 
 
 @click.command()
@@ -53,7 +56,7 @@ def undo(run_id: str, numbers: tuple[int, ...], force: bool, only_plan: bool, as
     run, chosen, numbered = _chosen(opener, run_id, numbers)
     made = undo_run(run, chosen, force=force, by=this_person())
     if only_plan:
-        _show_plan(opener, made.document, made.event, made.meta, chosen, numbered, as_json)
+        _show_plan(opener, run.id, made.document, made.event, made.meta, chosen, numbered, as_json)
         return
     left = [one for one in chosen if one.inverse is None]
     able = [one for one in chosen if one.inverse is not None]
@@ -70,22 +73,23 @@ def undo(run_id: str, numbers: tuple[int, ...], force: bool, only_plan: bool, as
         report.append(
             {"uses": one.effect.uses, "on": _whom(one.effect), "status": "not taken back", "why": one.why}
         )
-        if (
-            one.effect.status in ("done", "unknown", "intended")
-            and one.why is not None
-            and "nothing" not in one.why
-        ):
+        if one.stands:
             code = max(code, 1) if code != 3 else 3
     if as_json:
         print_json({"run": made.id if able else None, "undoes": run.id, "exit_code": code, "effects": report})
     else:
-        say(f"undo of {run.id} ({run.playbook})", bold=True)
+        say(f"undo of {run.id} ({run.playbook})" + (f": {_NOTHING}" if _idle(chosen) else ""), bold=True)
         for line in report:
             why = f": {line['why']}" if line["why"] else ""
             say(f"  {line['uses']} on {line['on']}: {line['status']}{why}")
         if able:
             say(f"  `playbook runs show {made.id}` shows what was sent")
     sys.exit(code)
+
+
+def _idle(chosen: Sequence[Prospect]) -> bool:
+    """Whether none of the effects took place, or none of them changed anything."""
+    return not any(one.stands or one.inverse is not None for one in chosen)
 
 
 def _chosen(
@@ -95,7 +99,7 @@ def _chosen(
 
     from counterplay.runtime.undo import prospects
     from counterplay.store.database import open_database
-    from counterplay.store.runs import RunStore
+    from counterplay.store.runs import ENDED, RunStore
 
     with closing(open_database(opener.workspace.store_url, create=False)) as database:
         store = RunStore(database)
@@ -105,14 +109,15 @@ def _chosen(
         if len(found) > 1 and found[0].id != run_id:
             raise ConfigError(f"{len(found)} runs begin with {run_id!r}", hint="write more of its id")
         run = next((one for one in found if one.id == run_id), found[0])
-        if run.status not in ("succeeded", "failed", "cancelled"):
+        if run.status not in ENDED:
             raise ConfigError(
                 f"the run {run.id} is {run.status}", hint="let it end, or cancel it, before it is taken back"
             )
         effects = effects_of(store, run.id)
     if not effects:
         raise ConfigError(
-            f"the run {run.id} changed nothing", hint=f"`playbook runs show {run.id}` shows its steps"
+            f"the run {run.id} changed nothing: {_NOTHING}",
+            hint=f"`playbook runs show {run.id}` shows its steps",
         )
     for number in numbers:
         if number > len(effects):
@@ -127,15 +132,21 @@ def print_prospects(store: RunStore, run: StoredRun) -> None:
     """What of a run can be taken back, what cannot, and what later looks at its effects showed."""
     from counterplay.plugins import PluginHost
     from counterplay.runtime.undo import prospects
+    from counterplay.store.runs import ENDED
     from counterplay.store.watches import WatchStore
 
     effects = [one for one in effects_of(store, run.id) if one.status not in ("failed", "refused")]
     if not effects:
+        if run.status in ("failed", "cancelled"):
+            say(f"  it changed nothing: {_NOTHING}")
         return
     click.echo()
-    for one in reversed(prospects(PluginHost.load(), effects)):
+    every = prospects(PluginHost.load(), effects)
+    for one in reversed(every):
         how = f"can be taken back by {one.inverse.uses}" if one.inverse is not None else str(one.why)
         say(f"  {one.effect.uses} on {_whom(one.effect)}: {how}")
+    if run.status in ENDED and any(one.inverse is not None for one in every):
+        say(f"  `playbook undo {run.id}` takes that back; with --plan it shows what it would send")
     for look in WatchStore(store.database).of_run(run.id):
         say(f"  {look.step_id} looked at after {look.after}: {look.detail or f'due {look.due[:19]}Z'}")
 
@@ -185,6 +196,7 @@ def _steps(opener: Opener, undo_id: str, able: list[Prospect]) -> list[dict[str,
 
 def _show_plan(
     opener: Opener,
+    run_id: str,
     document: dict[str, object],
     event: bytes,
     meta: dict[str, object],
@@ -215,7 +227,10 @@ def _show_plan(
     if as_json:
         print_json({"plan": plan.to_document(), "not_taken_back": left})
     else:
-        print_plan(plan)
+        if plan.steps:
+            print_plan(plan)
+        else:
+            say(f"{run_id}: {_NOTHING if _idle(chosen) else 'nothing of it can be taken back'}", bold=True)
         steps = iter(plan.steps)
         for place, one in enumerate(chosen):
             how = _prospect(one, next(steps) if one.inverse is not None else None)

@@ -3,7 +3,7 @@
 from counterplay.language.arguments import with_defaults
 from counterplay.language.build import expressions_of, from_document
 from counterplay.language.connections import ConnectionCatalogue, connection_of
-from counterplay.language.durations import DURATION_PATTERN, parse_duration
+from counterplay.language.durations import DURATION_PATTERN, duration_text, parse_duration
 from counterplay.language.expressions import (
     Condition,
     ExpressionError,
@@ -47,6 +47,7 @@ __all__ = [
     "Truth",
     "Use",
     "connection_of",
+    "duration_text",
     "expressions_of",
     "from_document",
     "load",

@@ -23,3 +23,12 @@ def parse_duration(text: str) -> timedelta:
         )
     unit = found.group(1)
     return timedelta(**{_UNITS[unit]: int(text.removesuffix(unit))})
+
+
+def duration_text(span: timedelta) -> str:
+    """The reverse, in the largest unit that gives a whole number; below a millisecond it is cut off."""
+    for unit, name in reversed(_UNITS.items()):
+        size = timedelta(**{name: 1})
+        if span >= size and not span % size:
+            return f"{span // size}{unit}"
+    return f"{span // timedelta(milliseconds=1)}ms" if span else "0s"

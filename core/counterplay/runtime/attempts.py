@@ -23,10 +23,10 @@ from counterplay.runtime.figures import Figures
 from counterplay.runtime.given import DEEPEST, arguments_of, inputs_of
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.results import Asks, Outcome
-from counterplay.runtime.segments import Frame, Parked, RunCancelled, RunStopped, Segment, earliest
+from counterplay.runtime.segments import Frame, Parked, RunCancelled, RunStopped, Segment, earliest, inside
 from counterplay.runtime.terms import Waived, terms_of
 from counterplay.store.approvals import ApprovalStore, StoredApproval, approval_id
-from counterplay.store.children import NewChild, child_id, children_of, spawn
+from counterplay.store.children import NewChild, children_of, spawn
 from counterplay.store.runs import LeaseLost, RunStore, StoredStep
 from counterplay.wire import Wire
 
@@ -370,8 +370,7 @@ class Attempts:
             "steps": visible_steps(self._runs, child.id),
         }
         if child.status != "succeeded":
-            text = f"run {child_id(run.id, step_id, 0)} of {child.playbook} {child.status}: {child.error}"
-            return Outcome("failed", result, error=text)
+            return Outcome("failed", result, error=inside(child))
         return Outcome("succeeded", result)
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from counterplay import audit
 from counterplay.errors import BusyError
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.session import Session
 from counterplay.store.database import open_database
+from counterplay.store.retention import was_deleted
 from counterplay.store.runs import ENDED, NewRun, RunStore, StoredRun
 
 _LOOK = 0.2
@@ -21,9 +22,15 @@ _WAITING = ("waiting", "blocked")
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """How the runs stand when nothing more happens by itself."""
+    """How the runs stand when nothing more happens by itself.
+
+    `over`: those of them that had ended before, so that nothing was done. `deleted`: those that are not
+    among them, as they ended long ago and retention took them, and when it did.
+    """
 
     runs: tuple[StoredRun, ...]
+    over: frozenset[str] = frozenset()
+    deleted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -36,20 +43,33 @@ class Carried:
 def carry_out(
     opener: Opener, name: str, made: Sequence[NewRun], stop: threading.Event, told: Callable[[str], None]
 ) -> Carried:
-    """Add the runs, see them through, and return how they stand. A run that exists already is not repeated.
+    """Add the runs, see them through, and return how they stand. A run that exists already is not repeated;
+    when all of them ended already, nothing is done at all.
 
     StateError: the store cannot be used.
     """
-    with closing(open_database(opener.workspace.store_url)) as database, database.write() as connection:
-        for identity in RunStore(database).add(connection, made):
-            audit.append(connection, "command", {"command": name}, run_id=identity)
-    identities = [one.id for one in made]
+    identities = list(dict.fromkeys(one.id for one in made))
+    with closing(open_database(opener.workspace.store_url)) as database:
+        store = RunStore(database)
+        with database.write() as connection:
+            added = store.add(connection, made)
+            for identity in added:
+                audit.append(connection, "command", {"command": name}, run_id=identity)
+        known = {one: store.get(one) for one in identities if one not in added}
+        deleted = {one: was_deleted(database, one) or "" for one, run in known.items() if run is None}
+    present = [run for run in known.values() if run is not None]
+    over = frozenset(run.id for run in present if run.status in ENDED)
+    if len(over) + len(deleted) == len(identities):
+        return Carried(tuple(present), over, deleted)
+    for run in present:
+        if run.id not in over:
+            told(f"the run {run.id} of {run.playbook} began with this at {run.created[:19]}Z; it goes on")
     try:
         Session(opener, name, [], once=True, stop=stop, command="carry out").run()
     except BusyError as error:
         told(f"{error.message}: that process carries it out")
     with closing(open_database(opener.workspace.store_url)) as database:
-        return Carried(tuple(_settled(RunStore(database), identities, stop)))
+        return Carried(tuple(_settled(RunStore(database), identities, stop)), over, deleted)
 
 
 def _settled(store: RunStore, identities: Sequence[str], stop: threading.Event) -> list[StoredRun]:

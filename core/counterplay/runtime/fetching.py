@@ -1,7 +1,7 @@
 """Fetching units ahead of the work on them: as many at once as latency asks for, within a budget of bytes.
 
-Each further connection costs a handshake, and each further thread the others' time, so their number grows
-only while the work on units has to wait for them.
+Each further connection costs a handshake and memory, and each further thread the others' time, so their
+number grows only while the work on units has to wait for them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mmap import mmap
 
 from counterplay.budgets import ByteBudget
 from counterplay.clock import now
+from counterplay.runtime.growth import Growth
 from counterplay.store.feeds import StoredUnit
 
 READY = 10
@@ -49,7 +50,10 @@ class Fetching:
         arrived: Callable[[Arrival], None],
         backlog: Callable[[], int],
         stop: threading.Event,
+        growth: Growth,
     ) -> None:
+        self._growth = growth
+        self._grown = 0
         self._fetch = fetch
         self._name = name
         self._parallel = parallel
@@ -115,6 +119,8 @@ class Fetching:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        self._growth.fewer(self._grown)
+        self._grown = 0
 
     def _work(self) -> None:
         while True:
@@ -132,8 +138,10 @@ class Fetching:
             hungry = not self._backlog()
             with self._changed:
                 self.active -= 1
-                if hungry and self._queue and self._at_once < self._parallel:
+                wanted = hungry and self._queue and self._at_once < self._parallel
+                if wanted and self._growth.one_more():
                     self._at_once += 1  # doubles in each round trip, until fetching keeps up with the work
+                    self._grown += 1
                 if size:
                     self._guess = (7 * self._guess + size) // 8
             self._arrived(Arrival(stored, body, error, size, now()))

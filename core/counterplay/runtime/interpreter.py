@@ -47,6 +47,7 @@ from counterplay.runtime.segments import (
     Segment,
     StepFailed,
     all_steps,
+    at_step,
 )
 from counterplay.runtime.walk import Walk, visible_steps
 from counterplay.store.feeds import FeedStore
@@ -224,7 +225,7 @@ class Interpreter:
             walk.sequence(steps, frame)
         except StepFailed as failed:
             failure = failed.failure
-            return "failed", f"step {failure.chain[0]}: {failure.error}", failure
+            return "failed", at_step(walk.segment.run.id, failure), failure
         except RunStopped as stopped:
             return stopped.status, stopped.error, None
         except RunCancelled:
@@ -252,7 +253,7 @@ class Interpreter:
             self._runs.end(
                 run.id,
                 "failed",
-                f"step {failed.failure.chain[0]}: {failed}",
+                at_step(run.id, failed.failure),
                 failed_at=at,
                 segment=run.segment,
             )

@@ -26,6 +26,7 @@ from counterplay.runtime.board import Board, Task, Work
 from counterplay.runtime.burial import Burial
 from counterplay.runtime.fetching import Arrival, Fetching
 from counterplay.runtime.figures import FeedFigures
+from counterplay.runtime.growth import Growth
 from counterplay.runtime.outbox import Gates, Outbox, Outcome
 from counterplay.runtime.reception import Reception
 from counterplay.runtime.serving import Serving
@@ -55,6 +56,7 @@ class Shared:
 
     held: ByteBudget = field(default_factory=lambda: ByteBudget(BYTES_HELD))
     gates: Gates = field(default_factory=Gates)
+    growth: Growth = field(default_factory=Growth)
     sieve: Sieve = field(default_factory=Sieve)
 
 
@@ -121,6 +123,7 @@ class Pipeline:
             arrived=self._arrived,
             backlog=lambda: len(self._arrivals),
             stop=stop,
+            growth=shared.growth,
         )
         self._board = Board(subscribers, shared.held, figures, room=self._fetching.wake, due=self.nudge)
         self._burial = Burial(figures)

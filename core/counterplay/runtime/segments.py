@@ -142,6 +142,19 @@ def seen(row: StoredStep) -> JsonObject:
     return about
 
 
+def at_step(run_id: str, failure: Failure) -> str:
+    """Why a run failed: its step and the error, which stands alone where it names a run inside already."""
+    if failure.error.startswith(f"{run_id}/"):
+        return failure.error
+    return f"step {failure.chain[0]}: {failure.error}"
+
+
+def inside(child: StoredRun) -> str:
+    """The error of a run inside another one, with its place named once, however deep that is."""
+    error = child.error or child.status
+    return error if error.startswith(f"{child.id}/") else f"{child.id} ({child.playbook}): {error}"
+
+
 def earliest(*moments: datetime | None) -> datetime | None:
     """The first of several times, of those that are set."""
     return min((one for one in moments if one is not None), default=None)

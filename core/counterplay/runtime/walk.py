@@ -34,6 +34,7 @@ from counterplay.runtime.segments import (
     StepFailed,
     back_off,
     earliest,
+    inside,
     seen,
 )
 from counterplay.store.children import NewChild, all_ended, children_of, reopen, spawn
@@ -357,9 +358,9 @@ class Walk:
             self._end(row, "succeeded", result=result(ended))
             return None
         first = failed[0]
-        text = f"{first.id}: {first.error or first.status}"
+        text = inside(first)
         if len(failed) > 1:
-            text += f" (and {len(failed) - 1} more of {len(ended)} failed)"
+            text += f" (and {len(failed) - 1} more of {len(ended)} failed in step {step.id})"
         passing = all((one.failed_at or {}).get("passing", False) for one in failed)
         again = self._again(step, row, frame, Outcome("failed", error=text, passing=passing))
         if again is not None:

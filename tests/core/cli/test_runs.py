@@ -141,7 +141,7 @@ def test_a_failed_run_goes_on_where_it_failed(desk: Any) -> None:
     desk.write("event.json", '{"url": "http://127.0.0.1:9/"}')
     assert desk.playbook("run", "fails", "--event", "event.json").code == 1
     (run,) = desk.playbook("runs", "list", "--json").data
-    assert run["error"].startswith(f"step both: {run['id']}/both/1: step get: no answer from")
+    assert run["error"].startswith(f"{run['id']}/both/1 (fails): step get: no answer from")
     said = desk.playbook("runs", "retry", run["id"])
     assert (said.code, "goes on from both, tidy" in said.out) == (0, True), said
     assert desk.playbook("run", "fails", "--once").code == 1

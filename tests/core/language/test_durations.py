@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from counterplay import ConfigError
-from counterplay.language import parse_duration
+from counterplay.language import duration_text, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,20 @@ def test_anything_else_is_refused(text: str) -> None:
         ConfigError, match=r"not a duration: .*; write a number with its unit, as in 90s, 4h, 7d"
     ):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("365d", "365d"), ("36h", "36h"), ("48h", "2d"), ("90s", "90s"), ("120s", "2m"), ("1500ms", "1500ms")],
+)
+def test_a_duration_is_shown_as_playbooks_write_it(text: str, shown: str) -> None:
+    """In the largest unit that gives a whole number."""
+    assert duration_text(parse_duration(text)) == shown
+
+
+@given(st.integers(0, 10**9 - 1), st.sampled_from(["ms", "s", "m", "h"]))
+def test_what_is_shown_is_the_same_duration(number: int, unit: str) -> None:
+    """Nothing is rounded."""
+    duration = parse_duration(f"{number}{unit}")
+
+    assert parse_duration(duration_text(duration)) == duration

@@ -289,7 +289,7 @@ def test_a_branch_that_fails_fails_the_step_after_the_others_ended(bench, lab) -
     assert bench.run(act(bench, *steps), events=[EVENT]).exit_code == 1
     assert sorted(lab.acted) == ["bad", "good"]
     run = whole(bench)
-    assert run.error == f"step both: {run.id}/both/0: step bad: 503: not now"
+    assert run.error == f"{run.id}/both/0 (respond): step bad: 503: not now"
 
 
 def test_only_the_branch_that_failed_is_tried_again(bench, lab) -> None:
@@ -435,6 +435,54 @@ def test_a_call_that_cannot_be_made_fails_its_step(bench, lab, arguments: Any, r
     call = {"id": "call", "uses": "std.run_playbook", "with": arguments}
     assert bench.run(act(bench, call), events=[EVENT]).exit_code == 1
     assert reason in whole(bench).error
+
+
+def nested(bench: Any) -> None:
+    """`outer` calls `middle` twice in a loop, which calls `inner`, which fails at its step `bad`."""
+    (bench.root / "playbooks").mkdir(parents=True)
+    head = "description: x\ntrigger: {uses: lab.source}\nsteps:\n"
+    (bench.root / "playbooks" / "inner.yaml").write_text(
+        f"name: inner\n{head}  - {{id: bad, uses: lab.act, with: {{what: bad}}}}\n"
+    )
+    (bench.root / "playbooks" / "middle.yaml").write_text(
+        f"name: middle\n{head}  - {{id: deeper, uses: std.run_playbook, with: {{playbook: inner}}}}\n"
+    )
+
+
+def test_an_error_deep_inside_names_its_place_once(bench, lab) -> None:
+    """Every run and step around it says the same line, and none puts its own place before it."""
+    nested(bench)
+    lab.act = fails("bad")
+    call = {"id": "call", "uses": "std.run_playbook", "with": {"playbook": "middle"}}
+    steps = [{"id": "both", "parallel": [{"id": "group", "steps": [call]}, say("good")]}]
+    assert bench.run(act(bench, *steps), events=[EVENT]).exit_code == 1
+
+    run = whole(bench)
+
+    line = f"{run.id}/both/0/call/0/deeper/0 (inner): step bad: 503: not now"
+    errors = {one.id: one.error for one in bench.runs() if one.error}
+    assert errors == {
+        run.id: line,
+        f"{run.id}/both/0": line,
+        f"{run.id}/both/0/call/0": line,
+        f"{run.id}/both/0/call/0/deeper/0": "step bad: 503: not now",
+    }
+
+
+def test_how_many_failed_is_said_of_the_step_in_which_they_did(bench, lab) -> None:
+    """Loops inside each other each count their own."""
+    nested(bench)
+    lab.act = fails("bad")
+    call = {"id": "call", "uses": "std.run_playbook", "with": {"playbook": "middle"}}
+    loop = {"id": "loop", "for_each": "[1, 2, 3]", "steps": [{**call, "for_each": "[1, 2]"}]}
+    assert bench.run(act(bench, loop), events=[EVENT]).exit_code == 1
+
+    run = whole(bench)
+
+    assert run.error == (
+        f"{run.id}/loop/0/call/0/call/0/deeper/0 (inner): step bad: 503: not now "
+        "(and 1 more of 2 failed in step call) (and 2 more of 3 failed in step loop)"
+    )
 
 
 # --- approvals ---------------------------------------------------------------------------------------
