@@ -44,6 +44,7 @@ class Scenario:
 
     `kills`: how often the client is killed on its way. `parallel`: blobs that are fetched at once, of each
     content type. `content_types`: those that are collected, and that the oracle judges; none means all.
+    `huge`: it is about the size of its units, so that of the largest is told.
     `live`: seconds in which events become available while the client follows the feed.
     """
 
@@ -60,6 +61,7 @@ class Scenario:
     content_types: tuple[str, ...] = ()
     latency: float = 0.0
     live: int = 0
+    huge: bool = False
 
 
 def _delay(seconds: float) -> tuple[dict[str, Any], ...]:
@@ -89,6 +91,14 @@ SCENARIOS = (
         strictness={"blob_events": 1000, "blob_span": 86_400},
         events=600_000,
         ceiling=False,
+    ),
+    Scenario(
+        "a blob of 100 MB",
+        strictness={"blob_events": 1_000_000, "blob_span": 86_400, "stored_blobs": True},
+        events=160_000,
+        content_types=("Audit.Exchange",),
+        ceiling=False,
+        huge=True,
     ),
     Scenario(
         "quota of 2,000",
@@ -195,6 +205,8 @@ def _measured(
         "doubled": doubled,
         "load": round(os.getloadavg()[0], 1),
     }
+    if scenario.huge:
+        result["largest_unit_mb"] = round(_largest_unit(workspace) / 1e6, 1)
     if scenario.kills:
         result["kills"] = killed
         result["doubled_a_kill"] = round(doubled / max(1, killed))
@@ -222,6 +234,13 @@ def _measured(
         result["x_ceiling"] = round(result["cpu_s_per_million"] / result["ceiling_cpu_s_per_million"], 2)
         result["ceiling_events_s"] = round(count / bare["own_seconds"])
     return result
+
+
+def _largest_unit(workspace: Path) -> int:
+    """Bytes, as the ledger has it."""
+    words = [sys.executable, "-m", "counterplay", "ledger", "export"]
+    lines = subprocess.run(words, cwd=workspace, stdout=subprocess.PIPE, check=True).stdout.splitlines()
+    return max(int(json.loads(one)["bytes"]) for one in lines)
 
 
 def _throttles(workspace: Path) -> int:

@@ -1,7 +1,7 @@
 """Whether one more connection pays: what all feeds of a session open beyond the first few of each.
 
 A connection and its thread hold a third of a megabyte, and more than the processor can work off only take
-turns on it. 32 of them at 150 ms are ten times the requests of a tenant's ordinary quota.
+turns on it. 24 of them at 150 ms are five times the requests of a tenant's ordinary quota.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-MOST = 32
+MOST = 24
 _BUSY = 0.85  # of a core; Python code uses one at most, so who waits then waits for this process itself
 _WINDOW = 0.1
 
