@@ -24,11 +24,12 @@ _DEFAULT_PLAYBOOKS = ("office365-to-intake", "alerts-to-intake")
 _PLANS = "LicenseAssignment.Read.All"
 _POLL = 5.0
 _pause = time.sleep
+_PROOF = "add --certificate-file FILE, or --client-secret, --workload-identity-file or --managed-identity"
 PORTAL = "https://entra.microsoft.com"
 
 
 @click.command("m365.tenant")
-@click.option("--tenant-id", prompt="Directory (tenant) ID", help="The tenant's GUID.")
+@click.option("--tenant-id", metavar="ID", help="The tenant's GUID; without it, it is asked for.")
 @click.option("--name", default="contoso", show_default=True, help="What the connection shall be called.")
 @click.option(
     "--playbook",
@@ -84,7 +85,7 @@ PORTAL = "https://entra.microsoft.com"
     "--wait", default=600, show_default=True, metavar="SECONDS", help="How long to wait for consent."
 )
 def setup(
-    tenant_id: str,
+    tenant_id: str | None,
     name: str,
     playbooks: tuple[str, ...],
     client_id: str | None,
@@ -110,6 +111,7 @@ def setup(
 
     Exits 0 when everything works, 1 when a feed does not, 3 when consent is still missing.
     """
+    from counterplay.cli.asking import ask
     from counterplay.cli.loading import open_workspace
     from counterplay_m365 import setup_proof, webhook_setup
     from counterplay_m365.setup_registration import Administration
@@ -117,6 +119,8 @@ def setup(
     workspace = open_workspace()
     needs = needs_of(workspace, playbooks or _DEFAULT_PLAYBOOKS)
     permissions = least_permissions(needs)
+    if tenant_id is None:
+        tenant_id = ask("Directory (tenant) ID", otherwise="add --tenant-id ID")
     settings: dict[str, Any] = {"tenant_id": tenant_id}
     settings |= {key: value for key, value in addresses.items() if value and value != "global"}
     if settings.get("ca_file"):
@@ -154,14 +158,14 @@ def setup(
         )
     elif not client_id:
         _say_registration(permissions, redirect_uri, guess)
-        client_id = click.prompt("Application (client) ID")
+        client_id = ask("Application (client) ID", otherwise="register the app, then add --client-id ID")
     else:
         click.echo(
             "\nThe registration has to list them before anybody can consent; add what it lacks at\n"
             f"  {PORTAL} > Identity > Applications > App registrations > {client_id} > API permissions"
         )
     if proof is None:
-        file_name = click.prompt("File with the app's certificate and private key")
+        file_name = ask("File with the app's certificate and private key", otherwise=_PROOF)
         proof = setup_proof.chosen({"certificate_file": file_name})
         assert proof is not None
     settings |= proof.settings(client_id)

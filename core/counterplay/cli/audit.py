@@ -81,15 +81,12 @@ def export(output: str | None) -> None:
 
 @contextmanager
 def store() -> Iterator[Database]:
-    """The workspace's store, opened beside a worker. NoStateError: nothing has run yet."""
+    """The workspace's store, opened beside a worker, to be read. NoStateError: nothing has run yet."""
     from counterplay.cli.loading import open_workspace
-    from counterplay.store.database import open_database
+    from counterplay.store.reading import readable_database
 
-    database = open_database(open_workspace().store_url, create=False)
-    try:
+    with readable_database(open_workspace().store_url) as database:
         yield database
-    finally:
-        database.close()
 
 
 def _read(file: str) -> Iterator[Entry]:

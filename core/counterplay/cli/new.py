@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from counterplay.cli.asking import ask
 from counterplay.cli.run import pairs
 from counterplay.errors import ConfigError
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 PLAYBOOK_HEADER = "# yaml-language-server: $schema=../.counterplay/playbook.schema.json\n"
 TEST_HEADER = "# yaml-language-server: $schema=../../.counterplay/playbook-test.schema.json\n"
+
+
+_OTHERWISE = "without a terminal, give --trigger, and --step and --sink as often as needed"
 
 
 @click.command()
@@ -125,20 +129,18 @@ def _asked(
 
 def _one(what: str, choices: list[str], default: str) -> str:
     click.echo(f"{what}s: {', '.join(choices)}", err=True)
-    answer: str = click.prompt(what, default=default, err=True)
-    return answer.strip()
+    return ask(what, default=default, otherwise=_OTHERWISE)
 
 
 def _several(what: str, choices: list[str]) -> tuple[str, ...]:
     click.echo(f"{what}s: {', '.join(choices)}", err=True)
     found: list[str] = []
     while True:
-        answer: str = click.prompt(
-            f"{what} {len(found) + 1} (empty: no more)", default="", show_default=False, err=True
-        )
-        if not answer.strip():
+        question = f"{what} {len(found) + 1} (empty: no more)"
+        answer = ask(question, default="", show_default=False, otherwise=_OTHERWISE)
+        if not answer:
             return tuple(found)
-        found.append(answer.strip())
+        found.append(answer)
 
 
 def _yaml(document: JsonObject) -> str:

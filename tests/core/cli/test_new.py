@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 
@@ -50,6 +51,38 @@ def test_what_is_not_given_is_asked(desk: Any) -> None:
     assert [step["uses"] for step in playbook["steps"]] == ["m365.get_user"]
     assert [sink["uses"] for sink in playbook["sinks"]] == ["std.jsonl"]
     assert desk.playbook("test").code == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "question"),
+    [(b"", "Trigger"), (b"std.manual\nm365.get_user\n", "Step 2 (empty: no more)")],
+)
+def test_input_that_ends_before_the_answers_is_an_error_and_writes_nothing(
+    desk: Any, answers: bytes, question: str
+) -> None:
+    """The line names the question, and how to answer it without a terminal."""
+    said = desk.playbook("new", "asked", stdin=answers)
+
+    assert said.code == 2
+    assert said.err.endswith(
+        f"error: no answer to `{question}`: the input has ended; without a terminal, give --trigger, "
+        "and --step and --sink as often as needed\n"
+    )
+    assert not (desk.root / "playbooks" / "asked.yaml").exists()
+
+
+def test_ctrl_c_at_a_question_is_no_missing_answer(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who interrupts it knows why it ends."""
+
+    def interrupted(_question: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", interrupted)
+
+    said = desk.playbook("new", "asked")
+
+    assert said.code == 130
+    assert "no answer" not in said.err
 
 
 def test_connections_of_the_workspace_win_and_can_be_named(desk: Any) -> None:

@@ -404,6 +404,28 @@ def test_a_registration_by_hand_is_asked_for(simulator: Simulator, tmp_path: Pat
     assert "Application (client) ID: " in done.output
 
 
+@pytest.mark.parametrize(
+    ("given", "question", "how"),
+    [
+        ((), "Directory (tenant) ID", "add --tenant-id ID"),
+        (("--tenant-id", TENANT), "Application (client) ID", "register the app, then add --client-id ID"),
+        (
+            ("--tenant-id", TENANT, "--client-id", TENANT),
+            "File with the app's certificate and private key",
+            "add --certificate-file FILE, or --client-secret, --workload-identity-file or --managed-identity",
+        ),
+    ],
+)
+def test_without_a_terminal_it_says_which_answer_is_missing(
+    tmp_path: Path, given: tuple[str, ...], question: str, how: str
+) -> None:
+    """And how to give it: a script that reads nothing gets no silent end."""
+    done = call(tmp_path, "connections", "setup", "m365.tenant", *given)
+
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception) == f"no answer to `{question}`: the input has ended; {how}"
+
+
 def test_a_kind_without_a_guide_is_told() -> None:
     """What can be set up with guidance is named."""
     done = call(Path.cwd(), "connections", "setup", "intake.key")
