@@ -120,9 +120,13 @@ class ActivityFeed:
             ) from error
 
     def _pages(self, first: str, where: str) -> Iterator[Unit]:
-        """What a listing holds, page by page. Who stops at a failure has what stood before it."""
+        """What a listing holds, page by page. Who stops at a failure has what stood before it.
+
+        Content that cannot be addressed is the failure at the end: what stands beside it comes first.
+        """
         seen: set[str] = set()
         address: str | None = first
+        spoilt: PermanentError | None = None
         while address is not None:
             if address in seen:
                 raise RetryableError(f"the listing of {where} names a page as its own successor: {address}")
@@ -131,9 +135,16 @@ class ActivityFeed:
             seen.add(address)
             response = self._http.get(address)
             for item in self._list(response, f"the listing of {where}"):
-                yield _unit(item, where)
+                try:
+                    unit = _unit(item, where)
+                except PermanentError as error:
+                    spoilt = spoilt or error
+                    continue
+                yield unit
             following = response.headers.get("NextPageUri")
             address = self._with_publisher(following) if following else None
+        if spoilt is not None:
+            raise spoilt
 
     def _list(self, response: Any, what: str) -> list[dict[str, Any]]:
         found = content(response, f"{ACTIVITY}, asked for {what},")

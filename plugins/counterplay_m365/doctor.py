@@ -189,11 +189,12 @@ def _clock(connection: Tenant, context: Context, service: str) -> Diagnosis:
     if skew is None:
         return Diagnosis("clock", None, f"{service} does not tell the time")
     if abs(skew) > MOST_SKEW:
-        side = "ahead" if skew > timedelta(0) else "behind"
+        side = "ahead of" if skew > timedelta(0) else "behind"
         return Diagnosis(
             "clock",
             False,
-            f"this machine's clock is {abs(skew).total_seconds():.0f} s {side} of {service}; set it right",
+            f"this machine's clock is {abs(skew).total_seconds():.0f} s {side} that of {service}; "
+            "set it right",
         )
     return Diagnosis("clock", True, "agrees with the service's")
 

@@ -13,6 +13,7 @@ from itertools import islice
 
 from counterplay.clock import now
 from counterplay.errors import InterruptedWork, StateError
+from counterplay.events import Unit
 from counterplay.modules import Context, FeedTrigger
 from counterplay.runtime import windows
 from counterplay.runtime.figures import FeedFigures
@@ -190,16 +191,30 @@ class Listing:
     def _list_window(self, window: Window) -> None:
         found = iter(self._trigger.discover(self._context, window.start, window.end))
         late = window.end <= min(self.marks.values())
-        while units := list(islice(found, _RECORDED_AT_ONCE)):  # an hour may hold thousands
-            added = self._store.record_listing(self._feed_id, window.start, units, late=late)
-            made = [one.created for one in units if one.created is not None]
-            self.newest = max(made if self.newest is None else [*made, self.newest], default=None)
-            self._figures.add("listed", added)
-            if added:
-                if late:
-                    self._figures.add("late", added)
-                self._found()
+        failure: Exception | None = None
+        while failure is None:
+            units: list[Unit] = []
+            try:  # an hour may hold thousands, and what stands before a failure is there to be fetched
+                for one in islice(found, _RECORDED_AT_ONCE):
+                    units.append(one)
+            except Exception as error:
+                failure = error
+            if not units:
+                break
+            self._record(window, units, late=late)
+        if failure is not None:
+            raise failure
         self._figures.add("listings")
+
+    def _record(self, window: Window, units: Sequence[Unit], *, late: bool) -> None:
+        added = self._store.record_listing(self._feed_id, window.start, units, late=late)
+        made = [one.created for one in units if one.created is not None]
+        self.newest = max(made if self.newest is None else [*made, self.newest], default=None)
+        self._figures.add("listed", added)
+        if added:
+            if late:
+                self._figures.add("late", added)
+            self._found()
 
     def _move(self, seen: Iterable[Window]) -> None:
         """Cursors follow what was listed. `seen` is kept now and then: only a gap's cause hangs on it."""

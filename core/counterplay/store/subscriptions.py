@@ -111,14 +111,14 @@ class Subscriptions:
             row = connection.execute(
                 sa.select(feed.c.swept, feed.c.created).where(feed.c.id == feed_id)
             ).one()
-        last = json.loads(row.swept or "{}").get(str(place), row.created)
+        last = _swept(row.swept, feed_id).get(str(place), row.created)
         return moment - from_text(last) >= every
 
     def swept(self, feed_id: int, place: int, moment: datetime) -> None:
         """The sweep of that number was made."""
         with self.database.write() as connection:
             known = connection.execute(sa.select(feed.c.swept).where(feed.c.id == feed_id)).scalar()
-            text = json.dumps({**json.loads(known or "{}"), str(place): to_text(moment)})
+            text = json.dumps({**_swept(known, feed_id), str(place): to_text(moment)})
             connection.execute(sa.update(feed).where(feed.c.id == feed_id).values(swept=text))
 
     def take_over(self, feed_id: int, identity: str | None = None) -> int | None:
@@ -212,6 +212,20 @@ def _subscription(row: Any) -> Subscription:
             hint="restore the store from a backup; beginning anew would lose the place",
         ) from error
     return Subscription(row.feed_id, row.playbook, since, mark, listed, seen, new=False)
+
+
+def _swept(text: str | None, feed_id: int) -> dict[str, str]:
+    """When each sweep was made last. StateError: nobody can tell any more."""
+    try:
+        found = json.loads(text or "{}")
+        for moment in found.values():
+            from_text(moment)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StateError(
+            f"the times at which feed {feed_id} was swept are damaged: {error}",
+            hint="restore the store from a backup",
+        ) from error
+    return dict(found)
 
 
 def _goes_on(row: Any, first: datetime, cause: str) -> bool:

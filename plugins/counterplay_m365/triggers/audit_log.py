@@ -78,10 +78,10 @@ class AuditLog(FeedTrigger):
         wrong = feed.skew is not None and abs(feed.skew) > MOST_SKEW
         if wrong and not self._clock_is_wrong and feed.skew is not None:
             context.log.warning(
-                "this machine's clock is %.0f s %s of the Management Activity API: set it right, or content "
-                "is listed late or refused",
+                "this machine's clock is %.0f s %s that of the Management Activity API: set it right, or "
+                "content is listed late or refused",
                 abs(feed.skew).total_seconds(),
-                "ahead" if feed.skew > timedelta(0) else "behind",
+                "ahead of" if feed.skew > timedelta(0) else "behind",
             )
         self._clock_is_wrong = wrong
 

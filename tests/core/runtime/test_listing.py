@@ -36,6 +36,7 @@ class Source(FeedTrigger):
         self.units: dict[str, datetime] = {}
         self.asked: list[Span] = []
         self.refuses: dict[datetime, Exception] = {}
+        self.breaks: dict[datetime, Exception] = {}
         self.down: Exception | None = None
         self.off: str | None = None
         self.prepared = 0
@@ -52,7 +53,9 @@ class Source(FeedTrigger):
         self.asked.append((start, end))
         if error := self.down or self.refuses.get(start):
             raise error
-        return [Unit(name, created=at) for name, at in self.units.items() if start <= at < end]
+        yield from [Unit(name, created=at) for name, at in self.units.items() if start <= at < end]
+        if error := self.breaks.get(start):
+            raise error
 
 
 class Bench:
@@ -127,6 +130,20 @@ def test_the_newest_window_is_listed_first_and_ends_now(bench: Bench) -> None:
     assert asked[0] == (BASE.replace(minute=0), BASE)
     assert sorted(asked)[0] == (BASE - 3 * HOUR, BASE.replace(minute=0) - 2 * HOUR)
     assert all(end <= BASE and end - start <= HOUR for start, end in asked)
+
+
+def test_what_stands_before_a_failure_is_collected(bench: Bench) -> None:
+    """A listing that breaks off at its third page is no reason to wait for what the first two hold."""
+    hour = BASE.replace(minute=0) - 2 * HOUR
+    bench.source.units = {f"u{number}": hour + timedelta(seconds=number) for number in range(700)}
+    bench.source.breaks[hour] = PermanentError("content without an address")
+    bench.round(fails=PermanentError)
+    found = bench.store.pending(bench.feed_id, ["a"], 999)
+    assert {one.unit.id for one in found} == set(bench.source.units)
+    bench.acknowledge()
+    assert bench.listing.marks == {"a": hour}
+    bench.source.breaks.clear()
+    assert (hour, hour + HOUR) in bench.round(timedelta(minutes=2))
 
 
 def test_a_window_is_listed_until_it_has_settled(bench: Bench) -> None:

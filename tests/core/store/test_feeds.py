@@ -155,6 +155,20 @@ def test_a_damaged_place_is_no_beginning(
         feeds.subscribe(key, "a", HOUR)
 
 
+@pytest.mark.parametrize("damage", ["{", "[]", '{"0": "x"}', '{"0": 7}'])
+def test_a_damaged_time_of_a_sweep_is_a_fault_of_the_store(
+    feeds: FeedStore, key: FeedKey, database: Database, damage: str
+) -> None:
+    """It is told as such, and not as a fault of the trigger that is swept."""
+    feed_id = feeds.subscribe(key, "a", SINCE).feed_id
+    with database.write() as connection:
+        connection.execute(sa.text("UPDATE cp_feed SET swept = :damage"), {"damage": damage})
+    with pytest.raises(StateError, match=rf"the times at which feed {feed_id} was swept are damaged"):
+        feeds.sweep_due(feed_id, 0, HOUR, timedelta(hours=1))
+    with pytest.raises(StateError, match="are damaged"):
+        feeds.swept(feed_id, 0, HOUR)
+
+
 def test_each_playbook_acknowledges_for_itself(feeds: FeedStore, key: FeedKey) -> None:
     """A unit is pending until the last one has it; a second acknowledgement changes nothing."""
     feed_id = feeds.subscribe(key, "a", SINCE).feed_id

@@ -202,8 +202,8 @@ def test_a_subscription_that_is_off_is_told(
     ("ahead", "told"),
     [
         (timedelta(seconds=5), None),
-        (timedelta(minutes=-10), "600 s ahead"),
-        (timedelta(minutes=10), "600 s behind"),
+        (timedelta(minutes=-10), "600 s ahead of that of the"),
+        (timedelta(minutes=10), "600 s behind that of the"),
     ],
 )
 def test_a_clock_that_is_wrong_is_told_once(
@@ -293,12 +293,14 @@ def test_content_with_missing_fields_is_still_listed(
 def test_content_without_an_address_is_not_dropped_in_silence(
     context: Context, wire: responses.RequestsMock, trigger: AuditLog
 ) -> None:
-    """The window fails, and says what it met."""
-    wire.get(CONTENT, json=[{"contentId": "a"}])
+    """The window fails, and says what it met; what stands beside it is listed."""
+    wire.get(CONTENT, json=[item(1), {"contentId": "a"}, item(2)])
+    found: list[Unit] = []
 
     with pytest.raises(PermanentError) as caught:
-        list(trigger.discover(context, EIGHT, EIGHT + timedelta(hours=1)))
+        found.extend(trigger.discover(context, EIGHT, EIGHT + timedelta(hours=1)))
 
+    assert [unit.id for unit in found] == ["id-1", "id-2"]
     assert str(caught.value) == (
         "the listing of Audit.General from 2026-03-02T08:00:00 to 2026-03-02T09:00:00 holds content "
         "without an address: {'contentId': 'a'}"

@@ -379,7 +379,8 @@ def test_a_clock_that_is_wrong_is_told(simulator: Simulator) -> None:
 
     assert found["clock"].ok is False
     assert re.fullmatch(
-        r"this machine's clock is (59\d|600) s behind of Microsoft Graph; set it right", found["clock"].detail
+        r"this machine's clock is (59\d|600) s behind that of Microsoft Graph; set it right",
+        found["clock"].detail,
     )
 
 
