@@ -122,6 +122,23 @@ def test_what_people_have_to_look_at_stands_in_the_log_once(bench: Any) -> None:
     assert len(set(asked)) == len(asked)
 
 
+def test_a_search_that_takes_long_stands_in_the_log_and_under_health(bench: Any) -> None:
+    """Its window and since when; it is nothing that is not well."""
+    span = {"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T00:00:00Z"}
+    trigger = {"uses": "m365.audit_search", "connection": "contoso", "with": span}
+    bench.write(LOOK, name="search", trigger=trigger)
+
+    with running(bench) as service:
+        service.until(lambda: bool(service.health()["under_way"]))
+        health = service.health()
+        (line,) = health["under_way"]
+        service.until(lambda: line in service.told)
+
+    assert (health["status"], health["notices"]) == ("ok", [])
+    window = "from 2026-03-01T00:00:00Z to 2026-03-02T00:00:00Z"
+    assert re.fullmatch(rf"m365\.audit_search contoso .*: searches the audit log {window} since 2\S+Z", line)
+
+
 def test_it_runs_the_enabled_playbooks_and_ends_gracefully(bench: Any) -> None:
     """Those on the tenant's events run; what is disabled or started by hand is out, by name."""
     alerts(bench, LOOK)

@@ -83,8 +83,8 @@ class _Display:
                 click.echo(self._line(), err=True)
 
     def _say_new(self, say: Callable[[str], None]) -> None:
-        notices = self._session.figures.notices
-        new = {about: text for about, text in notices.items() if self._said.get(about) != text}
+        lines = self._session.figures.lines
+        new = {about: text for about, text in lines.items() if self._said.get(about) != text}
         self._said.update(new)
         for line in told(new):
             say(visible(self._mask(line)))
@@ -98,7 +98,8 @@ class _Display:
         if figures["runs"]:
             ended = figures["runs_succeeded"] + figures["runs_failed"]
             parts.append(f"{ended} of {figures['runs']} runs ended")
-        return f"{self._session.name}: " + ", ".join(parts)
+        line = f"{self._session.name}: " + ", ".join(parts)
+        return "; ".join([line, *map(self._mask, figures.under_way.values())])
 
 
 def print_summary(name: str, ended: Ended, mask: Callable[[str], str]) -> None:

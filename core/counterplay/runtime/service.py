@@ -169,7 +169,7 @@ class Service:
 
     def _say_notices(self) -> None:
         """What came up since the last look: a question to people, a run that failed, a sink that refuses."""
-        present = self.figures.notices
+        present = self.figures.lines
         new = {about: text for about, text in present.items() if self._noticed.get(about) != text}
         self._noticed = present
         for line in told(new):
@@ -188,6 +188,7 @@ class Service:
             "configuration": self._refused,
             "reloads": self._reloads,
             "notices": list(self._masked(list(self.figures.notices.values()))),
+            "under_way": list(self._masked(list(self.figures.under_way.values()))),
         }
         return PushAnswer(status=200 if self._working else 503, body=json.dumps(about).encode())
 
