@@ -178,13 +178,17 @@ class Service:
     # --- over HTTP -------------------------------------------------------------------------------
 
     def _health(self, _: PushRequest) -> PushAnswer:
-        """200 while it works, 503 while it does not; the body says what is not well."""
+        """200 while it works, 503 while it does not; the body says what is not well.
+
+        What works on although the files say something else now is `degraded`, and still 200.
+        """
         selection = self._selection
         assert selection is not None
         about: JsonObject = {
-            "status": "ok" if self._working and not self._refused else "degraded",
+            "status": "ok" if self._working and not self._refused and not selection.invalid else "degraded",
             "playbooks": sorted(selection.tasks),
             "out": dict(selection.out),
+            "invalid": sorted(selection.invalid),
             "configuration": self._refused,
             "reloads": self._reloads,
             "notices": list(self._masked(list(self.figures.notices.values()))),
@@ -196,7 +200,12 @@ class Service:
         """The figures in the text format of Prometheus."""
         session = self._latest
         text = session.metrics() if session is not None else metrics.text(self.figures, (), Budgets())
-        text += metrics.service(reloads=self._reloads, working=self._working)
+        text += metrics.service(
+            reloads=self._reloads,
+            working=self._working,
+            refused=self._refused is not None,
+            invalid=len(self._selection.invalid) if self._selection is not None else 0,
+        )
         return PushAnswer(status=200, body=text.encode(), content_type=metrics.CONTENT_TYPE)
 
     def _approve(self, request: PushRequest) -> PushAnswer:
