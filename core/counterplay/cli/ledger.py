@@ -45,12 +45,14 @@ _FEED = click.argument("feed", required=False)
 def ledger(context: click.Context, as_json: bool) -> None:
     """Show what became of everything that was listed: the account by hour.
 
-    FEED is a part of a feed's name, such as Audit.Exchange or a connection.
+    FEED is a part of a feed's name, such as Audit.Exchange or a connection, in letters of any case.
 
     Exits 1 when something is quarantined, lost or missing, 3 when something still waits.
     """
     if context.invoked_subcommand is None:
         context.invoke(account, feed=None, as_json=as_json)
+    elif as_json:  # `ledger --json FEED` means what `ledger FEED --json` does
+        context.default_map = {name: {"as_json": True} for name in ("account", "gaps")}
 
 
 @ledger.command()
@@ -78,7 +80,9 @@ def account(feed: str | None, as_json: bool) -> None:
         units = sum(row.units for row in rows)
         if all(row.balanced for row in rows):
             in_all = f"{counted(units, 'unit')}, counted for each playbook"
-            click.echo(f"\n{in_all}: every unit that was listed is accounted for.")
+            waiting = sum(row.waiting for row in rows)
+            still = f"; {counted(waiting, 'unit')} still to be delivered" if waiting else ""
+            click.echo(f"\n{in_all}: every unit that was listed is accounted for{still}.")
         else:
             click.echo("\nThe account does not balance: report this.", err=True)
         if gaps:
@@ -123,11 +127,9 @@ def gaps(feed: str | None, as_json: bool) -> None:
 def retry(feed: str | None, units: tuple[str, ...]) -> None:
     """Try quarantined and lost units again, at the next `playbook run` or in the one that is running."""
     with opened() as book:
+        if book is None and units:
+            raise ConfigError(f"there is no unit {units[0]!r}", hint="nothing was collected here yet")
         count = book.retry(_feeds(book, feed), units) if book is not None else 0
-    if units and count < len(set(units)):
-        raise ConfigError(
-            f"{count} of {len(set(units))} units were set aside", hint="`playbook ledger gaps` shows them"
-        )
     click.echo(f"{counted(count, 'unit')} to be tried again")
 
 

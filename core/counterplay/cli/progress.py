@@ -15,8 +15,10 @@ from counterplay.cli.output import counted, say, visible
 from counterplay.runtime.figures import told
 
 if TYPE_CHECKING:
+    from counterplay.runtime.figures import Figures
     from counterplay.runtime.opening import Opener
     from counterplay.runtime.session import Ended, Session
+    from counterplay.runtime.standing import Standing
 
 _EVERY = 0.25
 _PLAIN_EVERY = 10.0
@@ -90,16 +92,33 @@ class _Display:
             say(visible(self._mask(line)))
 
     def _line(self) -> str:
-        figures = self._session.figures
-        parts = [
-            f"{counted(figures['collected'], 'event')} in {counted(figures['units'], 'unit')}",
-            f"{figures['delivered']:,} delivered",
-        ]
-        if figures["runs"]:
-            ended = figures["runs_succeeded"] + figures["runs_failed"]
-            parts.append(f"{ended} of {figures['runs']} runs ended")
-        line = f"{self._session.name}: " + ", ".join(parts)
-        return "; ".join([line, *map(self._mask, figures.under_way.values())])
+        session = self._session
+        line = status_line(session.name, session.figures, session.standing())
+        return "; ".join([line, *map(self._mask, session.figures.under_way.values())])
+
+
+def status_line(name: str, figures: Figures, standing: Standing) -> str:
+    """What a session has done, what is wrong, and how far its sources are."""
+    parts = [
+        f"{counted(figures['collected'], 'event')} in {counted(figures['units'], 'unit')}",
+        f"{figures['delivered']:,} delivered",
+    ]
+    if standing.backlog:
+        parts.append(f"{counted(standing.backlog, 'unit')} to do")
+    rare = {"duplicates": "dropped as known", "quarantined": "quarantined", "lost": "lost"}
+    parts += [f"{figures[name]:,} {words}" for name, words in rare.items() if figures[name]]
+    if figures["gaps"]:
+        parts.append(counted(figures["gaps"], "gap"))
+    if standing.throttles:
+        parts.append(f"throttled {standing.throttles:,} x")
+    if figures["runs"]:
+        ended = figures["runs_succeeded"] + figures["runs_failed"]
+        parts.append(f"{ended} of {figures['runs']} runs ended")
+    if standing.lag:
+        parts.append(f"lag {standing.lag:.1f} s")
+    if standing.limit:
+        parts.append(f"{standing.used:,} of {standing.limit:,.0f} requests a minute")
+    return f"{name}: " + ", ".join(parts)
 
 
 def print_summary(name: str, ended: Ended, mask: Callable[[str], str]) -> None:

@@ -96,6 +96,13 @@ class Board:
         """Nothing moves: what is left waits for units that are not here."""
         return not self.ready and len(self.works) <= len({unit for unit, _ in self._parked})
 
+    def waited_for(self, taker: Subscriber) -> bool:
+        """Are there units that nobody has looked into yet, and that other playbooks could take?"""
+        return any(
+            not work.digest and any(one is not taker and not one.pause.active for one in work.takers)
+            for work in self.works.values()
+        )
+
     @property
     def lag(self) -> float:
         """Seconds from listing to acknowledgement: mean of the last units."""

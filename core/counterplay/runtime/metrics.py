@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FILE_EVERY = 5.0
+
+log = logging.getLogger("counterplay.metrics")
 
 #: Figure: its metric and what it counts. Each feed has a series of its own, with its label.
 _FEED_COUNTERS = {
@@ -214,6 +217,7 @@ class Exporter:
         self._made = made
         self._stop = threading.Event()
         self._server: ThreadingHTTPServer | None = None
+        self._failing = False
         self._file: Path | None = None
         host, _, port = where.rpartition(":")
         if host and port.isdigit():
@@ -245,11 +249,22 @@ class Exporter:
             self._server.server_close()
         self._thread.join()
         if self._file is not None:
-            self._write()
+            self._renew()
 
     def _follow(self) -> None:
         while not self._stop.wait(_FILE_EVERY):
+            self._renew()
+
+    def _renew(self) -> None:
+        """Write it again; should that fail, the work goes on and the file is tried once more later."""
+        try:
             self._write()
+        except ConfigError as error:
+            if not self._failing:
+                log.warning("%s", error)
+            self._failing = True
+        else:
+            self._failing = False
 
     def _write(self) -> None:
         assert self._file is not None

@@ -117,6 +117,7 @@ class Outbox:
         self._threads: list[threading.Thread] = []
         self._parallel = pipe.sink.parallel if isinstance(pipe.sink, BulkSink) else 1
         self.sending = 0  # cut, and not reported yet
+        self._heard = 0.0
 
     def put(self, task: Any, positions: Sequence[int], records: Sequence[Any], sizes: Sequence[int]) -> None:
         """Add records of a task; batches that are full are sent."""
@@ -144,10 +145,17 @@ class Outbox:
         """When the oldest record came that no batch was cut for."""
         return self._open.since if self._open.records else None
 
+    @property
+    def silent(self) -> float:
+        """Seconds since the receiver last answered, while something is being sent to it."""
+        return time.monotonic() - self._heard if self.sending else 0.0
+
     def cut(self) -> None:
         """Send what there is."""
         if not self._open.records:
             return
+        if not self.sending:
+            self._heard = time.monotonic()
         self._queue.put(self._open)
         self._open = Batch(size=self.pipe.sink.batch_overhead)
         self.sending += 1
@@ -178,6 +186,7 @@ class Outbox:
         """The outcome is on record."""
         self.sending -= 1
         if outcome.gate:
+            self._heard = time.monotonic()
             self.gate.leave()
 
     def close(self) -> None:
@@ -191,11 +200,14 @@ class Outbox:
         while (batch := self._queue.get()) is not None:
             outcome = Outcome(self, batch, [], [], None, gate=False)
             while not (got := self.gate.enter(0.2)) and not self._stop.is_set():
-                pass
+                if self.taker.pause.active:
+                    break
             if self._stop.is_set():
                 outcome.error = InterruptedWork("stopped before the batch was sent")
                 if got:
                     self.gate.leave()
+            elif not got:
+                outcome.error = InterruptedWork("its playbook is held back")
             else:
                 outcome.gate = True
                 self._send(outcome, 0, len(batch.records))

@@ -44,6 +44,8 @@ _LINGER = 0.02
 _BATCH_WAIT = 0.05
 _FEW = 40  # units that are queued: time to look for more
 _BATCHES_WAITING = 3
+PATIENCE = 5.0
+"""Seconds that the other playbooks of a feed wait for one whose receiver does not answer at all."""
 
 log = logging.getLogger("counterplay.feeds")
 
@@ -254,6 +256,9 @@ class Pipeline:
         if arrivals is None:
             return False
         try:
+            for box in self._unanswered():
+                if not box.taker.pause.active:  # it has two of them
+                    self._settling.go_on_without(box)
             self._refill()
             works = [work for work in map(self._reception.opened, arrivals) if work is not None]
             self._fetching.wake()
@@ -278,7 +283,7 @@ class Pipeline:
                     break
                 if not stopping and self._wants_units():
                     break
-                if not stopping and self._overdue() <= 0:
+                if not stopping and (self._overdue() <= 0 or self._unanswered()):
                     break
                 self._changed.wait(self._pause())
             self._busy = True
@@ -303,10 +308,15 @@ class Pipeline:
 
     def _clogged(self) -> bool:
         """Batches wait for their turn: more of them would only cost memory."""
-        return any(
-            box.sending > _BATCHES_WAITING or (box.sending > 1 and box.gate.shut)
+        return any(map(_is_full, self._all_outboxes))
+
+    def _unanswered(self) -> list[Outbox]:
+        """Those that hold up other playbooks by a receiver that does not answer."""
+        return [
+            box
             for box in self._all_outboxes
-        )
+            if box.silent >= PATIENCE and _is_full(box) and self._board.waited_for(box.taker)
+        ]
 
     def _pause(self) -> float:
         if self._arrivals and not self._clogged():
@@ -465,6 +475,12 @@ class Pipeline:
                 f"{len(owned.altered)} events have an id that is known with another body; "
                 "they count as duplicates",
             )
+
+
+def _is_full(box: Outbox) -> bool:
+    if box.taker.pause.active:
+        return False
+    return box.sending > _BATCHES_WAITING or (box.sending > 1 and box.gate.shut)
 
 
 def _fetched(work: Work) -> Fetched:

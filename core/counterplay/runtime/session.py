@@ -47,6 +47,7 @@ from counterplay.runtime.listener import Listener
 from counterplay.runtime.opening import Opener
 from counterplay.runtime.pipeline import Shared
 from counterplay.runtime.segments import all_steps
+from counterplay.runtime.standing import Standing, standing
 from counterplay.runtime.subscribers import SinkPipe, Subscriber
 from counterplay.store.database import Database, explained, open_database, session_name, worker_lock
 from counterplay.store.feeds import FeedKey, FeedStore
@@ -197,6 +198,10 @@ class Session:
                     log.warning("metrics: %s", error)
         opener = self._opener
         return metrics.text(self.figures, self._working, opener.budgets, open_now, opener.token_ages())
+
+    def standing(self) -> Standing:
+        """How far the sources are, for the progress display."""
+        return standing(self._working, self._opener.budgets)
 
     @property
     def _purpose(self) -> str:

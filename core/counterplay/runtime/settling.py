@@ -56,11 +56,24 @@ class Settling:
 
     def hold_back(self, taker: Subscriber, error: WorkError) -> None:
         """The playbook cannot take events now: it pauses, and its units wait for it."""
-        if taker.pause.active:
+        if taker.pause.active and not taker.pause.unanswered:
             return
         passing = isinstance(error, RetryableError)
         after = error.retry_after if isinstance(error, RetryableError) else None
         taker.pause.begin(str(error), blocked=not passing, seconds=after)
+        self._held_back(taker, error)
+
+    def go_on_without(self, box: Outbox) -> None:
+        """The receiver says nothing, and other playbooks wait: this one pauses, and gives up what is not
+        being sent yet.
+        """
+        error = RetryableError(f"the sink {box.pipe.name} has not answered for {box.silent:.0f} s")
+        box.taker.pause.begin(str(error), blocked=False, unanswered=True)
+        self._held_back(box.taker, error)
+        self._fail(self._dropped(box.taker))
+
+    def _held_back(self, taker: Subscriber, error: WorkError) -> None:
+        passing = isinstance(error, RetryableError)
         state = "waiting" if passing else "blocked"
         self._figures.notice(taker.name, f"{state}: {error}; its events are held back")
         self._due()
@@ -93,8 +106,17 @@ class Settling:
                 missing[segment.task] -= last - first
         if isinstance(outcome.error, WorkError):
             self.hold_back(taker, outcome.error)
-            for box in self._outboxes[taker.name]:
-                missing.update(box.drop())
+            missing.update(self._dropped(taker))
+        self._fail(missing)
+
+    def _dropped(self, taker: Subscriber) -> Counter[Task]:
+        """What the playbook has not begun to send is given up: how many records of which task."""
+        dropped: Counter[Task] = Counter()
+        for box in self._outboxes[taker.name]:
+            dropped.update(box.drop())
+        return dropped
+
+    def _fail(self, missing: Mapping[Task, int]) -> None:
         for task, count in missing.items():
             if count:
                 task.left -= count

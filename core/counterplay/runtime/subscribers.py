@@ -78,12 +78,16 @@ class Pause:
     failures: int = 0
     reason: str | None = None
     blocked: bool = False
+    unanswered: bool = False
+    """Its sink said nothing for long. What it says in the end counts more than that."""
 
     @property
     def active(self) -> bool:
         return time.monotonic() < self.until
 
-    def begin(self, reason: str, *, blocked: bool, seconds: float | None) -> None:
+    def begin(
+        self, reason: str, *, blocked: bool, seconds: float | None = None, unanswered: bool = False
+    ) -> None:
         """Hold the playbook back; each failure in a row doubles the time."""
         self.failures += 1
         if not seconds:  # `Retry-After: 0` must not become a busy loop
@@ -91,6 +95,8 @@ class Pause:
         self.until = time.monotonic() + seconds
         self.reason = reason
         self.blocked = blocked
+        self.unanswered = unanswered
 
     def clear(self) -> None:
-        self.until, self.failures, self.reason, self.blocked = 0.0, 0, None, False
+        self.until, self.failures, self.reason = 0.0, 0, None
+        self.blocked = self.unanswered = False

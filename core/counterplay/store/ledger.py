@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
+from counterplay.errors import ConfigError
 from counterplay.store.database import Database
 from counterplay.store.feed_labels import feed_label
 from counterplay.store.tables import acknowledgement, dead_letter, delivery, feed, gap, subscription, unit
@@ -95,11 +96,11 @@ class Ledger:
         self.database = database
 
     def feeds(self, named: str | None = None) -> dict[int, str]:
-        """Feeds by what people call them; `named` is a part of that name."""
+        """Feeds by what people call them; `named` is a part of that name, in letters of any case."""
         with self.database.read() as connection:
             rows = connection.execute(sa.select(feed).order_by(feed.c.id)).all()
         labels = {row.id: feed_label(row) for row in rows}
-        return {key: text for key, text in labels.items() if named is None or named in text}
+        return {key: text for key, text in labels.items() if named is None or named.lower() in text.lower()}
 
     def account(self, feeds: dict[int, str]) -> list[Account]:
         """The account of these feeds, by feed, playbook and hour."""
@@ -191,11 +192,22 @@ class Ledger:
         ]
 
     def retry(self, feeds: dict[int, str], units: tuple[str, ...]) -> int:
-        """Try units again that were set aside; without names, all of them. Returns how many."""
+        """Try units again that were set aside; without names, all of them. Returns how many.
+
+        ConfigError: one that is named was not set aside. Then none is tried again.
+        """
         chosen = sa.and_(unit.c.feed_id.in_(feeds), unit.c.status.in_(_ASIDE))
         if units:
             chosen = sa.and_(chosen, unit.c.unit_key.in_(units))
         with self.database.write() as connection:
+            found = set(connection.execute(sa.select(unit.c.unit_key).where(chosen)).scalars())
+            strange = [one for one in dict.fromkeys(units) if one not in found]
+            if strange:
+                raise ConfigError(
+                    f"no unit {strange[0]!r} is quarantined or lost here, so none is tried again",
+                    hint="`playbook ledger gaps` shows which are; one that is `partial` was delivered "
+                    "without what could not be read",
+                )
             done = connection.execute(
                 sa.update(unit)
                 .where(chosen)

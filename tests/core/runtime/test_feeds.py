@@ -12,7 +12,7 @@ from counterplay import BlockedError, ConfigError, GoneError, PermanentError, Re
 from counterplay.clock import now
 from counterplay.errors import StateError
 from counterplay.events import Gap, Page
-from counterplay.runtime import reception
+from counterplay.runtime import pipeline, reception
 from counterplay.store.feeds import FeedStore
 from counterplay.store.key_claims import UNTIMED, UnitKeys
 from counterplay.store.ledger import Ledger
@@ -124,6 +124,36 @@ def test_a_blocked_playbook_holds_nobody_else_back(bench, lab, put) -> None:
     assert bench.run(one, two).exit_code == 0
     assert sorted(ids(lab.taken["one"])) == ["a", "b", "c"]
     assert sorted(ids(lab.taken["two"])) == ["a", "b", "c"]
+
+
+def test_a_sink_that_does_not_answer_holds_no_other_playbook_back(bench, lab, put, monkeypatch) -> None:
+    """While one hangs in the middle of a batch, the other gets all; afterwards the first catches up."""
+    import lab_plugin
+
+    monkeypatch.setattr(lab_plugin.Store, "max_batch_records", 1)
+    monkeypatch.setattr(pipeline, "PATIENCE", 0.05)
+    names = [f"e{number}" for number in range(30)]
+    for number, name in enumerate(names):
+        put(f"u{number}", json.dumps([{"id": f"{name}-{to}", "to": to} for to in ("one", "two")]).encode())
+    waits = threading.Event()
+    gave_up: list[bytes] = []
+
+    def refuses(raw: bytes) -> bool:
+        if json.loads(raw)["to"] == "one" and not waits.is_set():
+            until = time.monotonic() + 10
+            while len(lab.taken["two"]) < len(names):
+                if time.monotonic() > until:
+                    gave_up.append(raw)
+                    break
+                waits.wait(0.01)
+            waits.set()
+        return False
+
+    lab.refuses = refuses
+    ended = bench.run(*(forward(bench, name, filter=f"event.to == '{name}'") for name in ("one", "two")))
+    assert (gave_up, ended.exit_code, ended.notices) == ([], 0, {})
+    for to in ("one", "two"):
+        assert sorted(ids(lab.taken[to])) == sorted(f"{name}-{to}" for name in names)
 
 
 def test_a_sink_behind_a_blocked_one_does_not_get_records_twice(bench, lab, put) -> None:

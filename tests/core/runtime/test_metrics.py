@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 from datetime import timedelta
 from pathlib import Path
 from urllib.request import urlopen
@@ -86,6 +87,33 @@ def test_a_file_is_there_from_the_beginning_and_up_to_date_at_the_end(tmp_path: 
         assert file.read_text() == "first\n"
     assert file.read_text() == "last\n"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_cannot_be_written_for_a_while_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, and written again as soon as that works; the session's end is its own."""
+    monkeypatch.setattr(metrics, "_FILE_EVERY", 0.001)
+    file = tmp_path / "folder" / "counterplay.prom"
+    file.parent.mkdir()
+    asked = threading.Semaphore(0)
+
+    def made() -> str:
+        asked.release()
+        return "text\n"
+
+    with metrics.Exporter(str(file), made):
+        file.parent.rename(tmp_path / "gone")
+        for _ in range(8):
+            assert asked.acquire(timeout=10)
+        file.parent.mkdir()
+        for _ in range(8):
+            assert asked.acquire(timeout=10)
+        assert file.read_text() == "text\n"
+        file.parent.rename(tmp_path / "gone too")
+    told = [one.message for one in caplog.records]
+    assert len(told) == 2
+    assert all(f"cannot write metrics to {file}: No such file" in one for one in told)
 
 
 def test_a_place_that_cannot_be_used_is_said_before_anything_runs(tmp_path: Path) -> None:
@@ -182,7 +210,7 @@ def test_the_guide_names_what_there_is() -> None:
         (Path(__file__).parents[3] / "docs" / "howto" / "watch-it.md").read_text("utf-8").split()
     )
     text = metrics.text(Figures(), [], Budgets(), Unfinished({}, 0), [("a", "b", 1.0)]) + metrics.service(
-        reloads=0, working=True
+        reloads=0, working=True, refused=False, invalid=0
     )
     kinds = dict(re.findall(r"# TYPE (counterplay_\w+) (\w+)", text))
     named = {name.removesuffix("_bucket") for name in re.findall(r"counterplay_\w+", guide)}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner
 
+from counterplay.errors import ConfigError
 from counterplay.events import Unit
 from counterplay.store.database import Database
 from counterplay.store.feeds import Acknowledged, Counts, DeadLetter, Delivered, FeedKey, FeedStore
@@ -77,10 +78,21 @@ def test_a_retry_makes_a_unit_due_wherever_the_mark_is(
     """Also below the low-water mark, where nobody looks otherwise."""
     book = Ledger(database)
     assert book.retry(book.feeds(), ("u1",)) == 1
-    assert book.retry(book.feeds(), ("u1",)) == 0
+    with pytest.raises(ConfigError, match="no unit 'u1' is quarantined or lost"):
+        book.retry(book.feeds(), ("u1",))
     floor = HOUR + timedelta(days=2)
     assert [one.unit.id for one in feeds.pending(feed_id, ["a"], 9, floor=floor)] == ["u1"]
     assert book.retry(book.feeds(), ()) == 1
+
+
+def test_a_name_that_is_wrong_keeps_the_others_from_being_tried_again(
+    database: Database, feed_id: int
+) -> None:
+    """All that are named, or none: who reads an error may take it that nothing was done."""
+    book = Ledger(database)
+    with pytest.raises(ConfigError, match="no unit 'u0' is quarantined or lost here, so none is tried again"):
+        book.retry(book.feeds(), ("u1", "u0"))
+    assert [one.status for one in book.gaps(book.feeds())] == ["gap", "quarantined", "lost"]
 
 
 def test_the_export_holds_every_receipt(database: Database, feed_id: int) -> None:
@@ -104,6 +116,12 @@ def test_the_commands_say_the_same(
     runner = CliRunner()
     listed = runner.invoke(playbook, ["ledger", "acme"])
     assert (listed.exit_code, "every unit that was listed is accounted for" in listed.output) == (1, True)
+    assert (
+        "for each playbook: every unit that was listed is accounted for; 1 unit still to be" in listed.output
+    )
+    for words in (["ACME"], ["--json", "acme"], ["gaps"], ["--json", "gaps"]):
+        plain = runner.invoke(playbook, ["ledger", *words])
+        assert plain.output[0] == ("[" if "--json" in words else "F"), words
     gaps = runner.invoke(playbook, ["ledger", "gaps", "--json"])
     assert [one["status"] for one in json.loads(gaps.output)] == ["gap", "quarantined", "lost"]
     lines = runner.invoke(playbook, ["ledger", "export"]).output.splitlines()

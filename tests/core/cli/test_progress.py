@@ -1,0 +1,47 @@
+"""The line that people see while a session works."""
+
+from counterplay.cli.progress import status_line
+from counterplay.runtime.figures import Figures
+from counterplay.runtime.standing import Standing, standing
+
+
+def test_the_line_tells_lag_quota_and_what_is_wrong() -> None:
+    """Counts of what is rare stand there when there are any."""
+    figures = Figures()
+    for name, count in {
+        "collected": 1200,
+        "units": 12,
+        "delivered": 1100,
+        "duplicates": 90,
+        "gaps": 1,
+    }.items():
+        figures.add(name, count)
+    told = status_line("collect", figures, Standing(backlog=3, lag=0.71, used=448, limit=2000.0, throttles=2))
+    assert told == (
+        "collect: 1,200 events in 12 units, 1,100 delivered, 3 units to do, 90 dropped as known, 1 gap, "
+        "throttled 2 x, lag 0.7 s, 448 of 2,000 requests a minute"
+    )
+
+
+def test_without_a_source_the_line_is_short() -> None:
+    """A session of runs only has no quota and no lag."""
+    from counterplay.budgets import Budgets
+
+    figures = Figures()
+    figures.add("runs", 2)
+    figures.add("runs_failed")
+    told = status_line("answer", figures, standing([], Budgets()))
+    assert told == "answer: 0 events in 0 units, 0 delivered, 1 of 2 runs ended"
+
+
+def test_the_quota_that_is_nearest_to_its_end_is_told() -> None:
+    """Of several services, one that has no known limit among them."""
+    from counterplay.budgets import Budgets
+
+    budgets = Budgets()
+    for service, limit, requests in (("a", 1000.0, 2), ("b", 100.0, 1), ("c", None, 9)):
+        for _ in range(requests):
+            budgets.of(service, limit).take()
+    budgets.of("a").refused(1.0)
+    found = standing([], budgets)
+    assert (found.used, found.limit, found.throttles) == (1, 100.0, 1)
