@@ -109,12 +109,17 @@ class _Taken:
         run, redact = self._run, self.redactor.value
         given: JsonObject = {"now": f"{run.created[:19]}Z", "event": redact(Event(run.event).data)}
         inputs = redact(run.inputs)
-        meta = {name: redact(value, name) for name, value in run.meta.items() if name not in _OF_THE_HOST}
+        meta = {
+            name: redact(value, name)
+            for name, value in run.meta.items()
+            if name not in _OF_THE_HOST and not name.startswith("_")  # such as the plan that it carried out
+        }
         answers = {name: answer for part in self._parts.values() for name, answer in self._answers(part)}
         approvals = {
             self.name(part.id, one.step_id): said
             for part in self._parts.values()
             for one in self.approvals.of_run(part.id)
+            if one.purpose != "plan"  # the test carries out none, so that nobody asks about it
             if (said := [self._saying(one, place) for place, _ in enumerate(one.answers)])
         }
         for member, value in (("inputs", inputs), ("meta", meta), ("answers", answers)):
