@@ -166,6 +166,30 @@ def test_what_people_agreed_about_a_plan_is_no_answer_of_the_test(desk: Any) -> 
     assert "approvals" not in case["given"]
 
 
+@pytest.mark.parametrize(("limit", "asks"), [(0, True), (1, False)])
+def test_what_people_agreed_to_at_a_limit_is_recorded_where_the_test_alone_reaches_it(
+    desk: Any, limit: int, asks: bool
+) -> None:
+    """A limit that was reached by other runs, too, is none in a test, where nothing else has run."""
+    desk.write("playbooks/planned.yaml", PLANNED)
+    desk.write("event.json", json.dumps(EVENT))
+    if not asks:  # an earlier run uses it up
+        assert desk.playbook("run", "planned", "--event", "event.json").code == 0
+    desk.write("counterplay.yaml", f"guardrails: {{effects_per_hour: {{'*': {limit}}}}}\n")
+    assert desk.playbook("run", "planned", "--event", "event.json").code == 3
+    (question,) = desk.playbook("approvals", "--json").data
+    assert desk.playbook("approve", question["id"]).code == 0
+    assert desk.playbook("run", "planned", "--once").code == 0
+
+    said = desk.playbook("record", question["run_id"])
+
+    assert (said.code, said.err) == (0, "")
+    (case,) = yaml.safe_load(said.out)["cases"]
+    assert ("approvals" in case["given"]) == asks
+    desk.write("playbooks/tests/planned.yaml", said.out)
+    assert [one["passed"] for one in desk.playbook("test", "--json").data["cases"]] == [True]
+
+
 WATCHED = """\
 name: watched
 trigger: {uses: std.manual}
