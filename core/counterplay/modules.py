@@ -62,6 +62,9 @@ class Context:
     stop: threading.Event = field(default_factory=threading.Event)
     losses: LossLedger | None = None
     """What the ledger knows to be missing; only a trigger at work sees it."""
+    under_way: Callable[[str], None] = lambda text: None
+    """For a trigger whose `poll` takes minutes: say what it is at, and since when. It is shown to people
+    until `poll` returns."""
 
     def now(self) -> datetime:
         """The time, aware UTC."""

@@ -122,6 +122,23 @@ def test_what_people_have_to_look_at_stands_in_the_log_once(bench: Any) -> None:
     assert len(set(asked)) == len(asked)
 
 
+def test_a_search_that_takes_long_stands_in_the_log_and_under_health(bench: Any) -> None:
+    """Its window and since when; it is nothing that is not well."""
+    span = {"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T00:00:00Z"}
+    trigger = {"uses": "m365.audit_search", "connection": "contoso", "with": span}
+    bench.write(LOOK, name="search", trigger=trigger)
+
+    with running(bench) as service:
+        service.until(lambda: bool(service.health()["under_way"]))
+        health = service.health()
+        (line,) = health["under_way"]
+        service.until(lambda: line in service.told)
+
+    assert (health["status"], health["notices"]) == ("ok", [])
+    window = "from 2026-03-01T00:00:00Z to 2026-03-02T00:00:00Z"
+    assert re.fullmatch(rf"m365\.audit_search contoso .*: searches the audit log {window} since 2\S+Z", line)
+
+
 def test_it_runs_the_enabled_playbooks_and_ends_gracefully(bench: Any) -> None:
     """Those on the tenant's events run; what is disabled or started by hand is out, by name."""
     alerts(bench, LOOK)
@@ -135,6 +152,7 @@ def test_it_runs_the_enabled_playbooks_and_ends_gracefully(bench: Any) -> None:
 
     assert health["playbooks"] == ["watch"]
     assert health["out"] == {"by-hand": "it is started by hand only (`playbook run`)"}
+    assert (health["status"], health["invalid"]) == ("ok", [])
     assert service.code == 0
     assert {run.playbook for run in bench.runs()} == {"watch"}
 
@@ -171,11 +189,37 @@ def test_a_change_takes_effect_and_a_bad_one_leaves_the_last_good_version(bench:
         assert health["playbooks"] == ["second", "watch"]
         assert "its last good version runs on" in health["out"]["watch"]
         assert "no module is called 'm365.get_usr'" in health["out"]["watch"]
+        assert (health["status"], health["invalid"], health["configuration"]) == ("degraded", ["watch"], None)
+        status, text = service.ask("/metrics")
+        assert status == 200
+        service.until(lambda: service.ask("/health")[0] == 200)  # not while a session gives way to the next
+        assert "\ncounterplay_playbooks_invalid 1\n" in text
+        assert "\ncounterplay_configuration_invalid 0\n" in text
 
         file.write_text(good)
         service.until(lambda: service.health()["out"] == {})
+        assert (service.health()["status"], service.health()["invalid"]) == ("ok", [])
+        assert "\ncounterplay_playbooks_invalid 0\n" in service.ask("/metrics")[1]
 
     assert any("m365.get_usr" in line for line in service.told)
+
+
+def test_a_playbook_that_was_never_valid_and_one_that_is_not_there_are_told(bench: Any) -> None:
+    """The others run; who looks at /health or the metrics sees that not all do that should."""
+    alerts(bench, LOOK)
+    alerts(bench, {**LOOK, "uses": "m365.get_usr"}, name="wrong")
+    bench.configure(playbooks={"gone": {"enabled": True}})
+
+    with running(bench) as service:
+        health = service.health()
+        text = service.ask("/metrics")[1]
+
+    assert (health["status"], health["playbooks"], health["invalid"]) == (
+        "degraded",
+        ["watch"],
+        ["gone", "wrong"],
+    )
+    assert "\ncounterplay_playbooks_invalid 2\n" in text
 
 
 def test_a_bad_configuration_leaves_everything_as_it_was(bench: Any) -> None:
@@ -188,6 +232,7 @@ def test_a_bad_configuration_leaves_everything_as_it_was(bench: Any) -> None:
         service.until(lambda: service.health()["configuration"] is not None)
         assert service.health()["status"] == "degraded"
         assert service.health()["playbooks"] == ["watch"]
+        assert "\ncounterplay_configuration_invalid 1\n" in service.ask("/metrics")[1]
 
         file.write_text(good + "\nguardrails: {read_only: true}\n")
         service.until(lambda: service.health()["reloads"] == 1 and service.health()["status"] == "ok")

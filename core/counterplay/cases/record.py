@@ -55,12 +55,19 @@ def record(database: Database, run: StoredRun, bench: Bench, kept: tuple[str, ..
     watches = WatchStore(database)
     taken = _Taken(runs, ApprovalStore(database), watches, run, bench.host, redactor)
     given = taken.given()
-    if run.outcome == "failed" or any(one.status == "refused" for one in runs.effects_within(run.id)):
+    guarded = taken.guarded()
+    refused = any(one.status == "refused" for one in runs.effects_within(run.id))
+    if guarded or refused or run.outcome == "failed":
         guardrails = bench.workspace.guardrails
         if guardrails:
             given["guardrails"] = taken.redactor.value(guardrails)
     name = f"as recorded on {run.created[:10]}"
     seen = bench.play(Case(name, given_from({}, given), {}), playbook)
+    if guarded and seen.trouble:  # a limit that it reached because of other runs: the case is alone
+        alone = _without_approvals(given, guarded)
+        again = bench.play(Case(name, given_from({}, alone), {}), playbook)
+        if not again.trouble:
+            given, seen = alone, again
     then = seen_run(runs, taken.approvals, watches, run, taken.name, {})
     wrong = [*seen.trouble, *_unlike(then, seen)]
     document = {
@@ -68,6 +75,13 @@ def record(database: Database, run: StoredRun, bench: Bench, kept: tuple[str, ..
         "cases": [{"name": name, "given": given, "expect": expected(seen, looks=taken.looked_at())}],
     }
     return Recording(document, tuple(wrong))
+
+
+def _without_approvals(given: JsonObject, steps: set[str]) -> JsonObject:
+    """The circumstances without what people said at these steps."""
+    rest = {name: value for name, value in given.items() if name != "approvals"}
+    said = {step: one for step, one in given["approvals"].items() if step not in steps}
+    return {**rest, "approvals": said} if said else rest
 
 
 def _closed(run: StoredRun, host: PluginHost) -> Iterator[str]:
@@ -104,17 +118,27 @@ class _Taken:
         """Whether every later look at an effect has been made: what the others will show is not known."""
         return bool(self._looks) and all(one.checked is not None for one in self._looks)
 
+    def guarded(self) -> set[str]:
+        """Steps at which a guard asked, and somebody answered."""
+        asked = [one for part in self._parts for one in self.approvals.of_run(part)]
+        return {self.name(one.run_id, one.step_id) for one in asked if one.purpose == "guard" and one.answers}
+
     def given(self) -> JsonObject:
         """The circumstances, as they stand in a file."""
         run, redact = self._run, self.redactor.value
         given: JsonObject = {"now": f"{run.created[:19]}Z", "event": redact(Event(run.event).data)}
         inputs = redact(run.inputs)
-        meta = {name: redact(value, name) for name, value in run.meta.items() if name not in _OF_THE_HOST}
+        meta = {
+            name: redact(value, name)
+            for name, value in run.meta.items()
+            if name not in _OF_THE_HOST and not name.startswith("_")  # such as the plan that it carried out
+        }
         answers = {name: answer for part in self._parts.values() for name, answer in self._answers(part)}
         approvals = {
             self.name(part.id, one.step_id): said
             for part in self._parts.values()
             for one in self.approvals.of_run(part.id)
+            if one.purpose != "plan"  # the test carries out none, so that nobody asks about it
             if (said := [self._saying(one, place) for place, _ in enumerate(one.answers)])
         }
         for member, value in (("inputs", inputs), ("meta", meta), ("answers", answers)):

@@ -85,15 +85,16 @@ class _Display:
                 click.echo(self._line(), err=True)
 
     def _say_new(self, say: Callable[[str], None]) -> None:
-        notices = self._session.figures.notices
-        new = {about: text for about, text in notices.items() if self._said.get(about) != text}
+        lines = self._session.figures.lines
+        new = {about: text for about, text in lines.items() if self._said.get(about) != text}
         self._said.update(new)
         for line in told(new):
             say(visible(self._mask(line)))
 
     def _line(self) -> str:
         session = self._session
-        return status_line(session.name, session.figures, session.standing())
+        line = status_line(session.name, session.figures, session.standing())
+        return "; ".join([line, *map(self._mask, session.figures.under_way.values())])
 
 
 def status_line(name: str, figures: Figures, standing: Standing) -> str:

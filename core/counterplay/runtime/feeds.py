@@ -72,7 +72,7 @@ class Feed:
         """`worker` is this process among several; one of them works on the feed, the others stand by."""
         self.key = key
         self.trigger = trigger
-        self.context = context
+        self.context = replace(context, under_way=self._tell_work)
         self.subscribers = list(subscribers)
         self.wakened = threading.Event()
         self.neighbours: Sequence[Feed] = ()
@@ -420,7 +420,10 @@ class Feed:
             if self._stop.is_set():
                 raise InterruptedWork("stopped between two pages")
             cursor = self._store.cursor(self.feed_id)
-            page = trigger.poll(self.context, cursor, since)
+            try:
+                page = trigger.poll(self.context, cursor, since)
+            finally:
+                self._figures.work(self.label, None)
             if page.gap is not None:
                 self._forgotten(page.gap)
             body = b"[" + b",".join(page.events) + b"]" if page.events else None
@@ -436,6 +439,9 @@ class Feed:
             while self.pipeline.load > _PAGES_AHEAD and not self._stop.is_set():
                 self._check()
                 self._stop.wait(_LOOK)
+
+    def _tell_work(self, text: str) -> None:
+        self._figures.work(self.label, f"{self.label}: {text}")
 
     def _forgotten(self, gap: Gap) -> None:
         """The source no longer keeps it; what a playbook never asked for is none of its losses."""

@@ -21,6 +21,7 @@ class Figures:
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._notices: dict[str, str] = {}
+        self._under_way: dict[str, str] = {}
         self._lock = threading.Lock()
         self._feeds: dict[str, FeedFigures] = {}
 
@@ -59,6 +60,23 @@ class Figures:
         with self._lock:
             return dict(self._notices)
 
+    def work(self, about: str, text: str | None) -> None:
+        """Say what takes long at a thing, until it is over (None): all is well, and people see it."""
+        with self._lock:
+            self._under_way.pop(about, None)
+            if text is not None:
+                self._under_way[about] = text
+
+    @property
+    def under_way(self) -> dict[str, str]:
+        with self._lock:
+            return dict(self._under_way)
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """What people are told when it comes up: what is under way, and notices."""
+        return {**{text: text for text in self.under_way.values()}, **self.notices}
+
     def to_dict(self) -> dict[str, Any]:
         with self._lock:
             return dict(self._counts)
@@ -85,6 +103,13 @@ class FeedFigures(Figures):
     @property
     def notices(self) -> dict[str, str]:
         return self._whole.notices
+
+    def work(self, about: str, text: str | None) -> None:
+        self._whole.work(about, text)
+
+    @property
+    def under_way(self) -> dict[str, str]:
+        return self._whole.under_way
 
     def took(self, name: str, seconds: float, playbook: str = "") -> None:
         """A unit, or its first event, took so long; `name` is one of `lags.BOUNDS`."""

@@ -89,13 +89,21 @@ def text(
     return "\n".join(lines) + "\n"
 
 
-def service(*, reloads: int, working: bool) -> str:
+def service(*, reloads: int, working: bool, refused: bool, invalid: int) -> str:
     """What a service says of itself besides."""
     lines = [
         *_head("reloads_total", "counter", "Changes of the configuration that took effect."),
         f"counterplay_reloads_total {reloads}",
         *_head("up", "gauge", "1 while the playbooks are at work."),
         f"counterplay_up {int(working)}",
+        *_head(
+            "configuration_invalid", "gauge", "1 while counterplay.yaml is not valid; it runs on as it was."
+        ),
+        f"counterplay_configuration_invalid {int(refused)}",
+        *_head(
+            "playbooks_invalid", "gauge", "Playbooks that are not valid; their last good versions run on."
+        ),
+        f"counterplay_playbooks_invalid {invalid}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -25,11 +25,16 @@ _SOURCES = (FeedTrigger, PollTrigger, PushTrigger)
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What runs, by name, and what does not with the reason. `version` is another one after each change."""
+    """What runs, by name, and what does not with the reason. `version` is another one after each change.
+
+    `invalid` are those of `out` that nobody left out on purpose: they are wrong, even where their last good
+    version runs on.
+    """
 
     workspace: Workspace
     tasks: Mapping[str, Task] = field(default_factory=dict)
     out: Mapping[str, str] = field(default_factory=dict)
+    invalid: frozenset[str] = frozenset()
     version: str = ""
 
 
@@ -55,8 +60,8 @@ def select(workspace: Workspace, load: Load, last: Selection | None) -> Selectio
     opener = Opener(workspace)
     tasks: dict[str, Task] = {}
     out: dict[str, str] = {}
-    unknown = set(settings) - set(workspace.playbooks())
-    for name in unknown:
+    invalid = set(settings) - set(workspace.playbooks())
+    for name in invalid:
         out[name] = "counterplay.yaml names it under `playbooks:`, and there is no such playbook"
     for name in _enabled(workspace, settings):
         try:
@@ -67,12 +72,13 @@ def select(workspace: Workspace, load: Load, last: Selection | None) -> Selectio
                 tasks[name] = last.tasks[name]
                 text = f"its last good version runs on: {text}"
             out[name] = text
+            invalid.add(name)
             continue
         if task is None:
             out[name] = "it is started by hand only (`playbook run`)"
         else:
             tasks[name] = task
-    return Selection(workspace, tasks, out, _version(workspace, tasks))
+    return Selection(workspace, tasks, out, frozenset(invalid), _version(workspace, tasks))
 
 
 def _enabled(workspace: Workspace, settings: Mapping[str, Any]) -> list[str]:

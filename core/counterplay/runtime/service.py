@@ -169,7 +169,7 @@ class Service:
 
     def _say_notices(self) -> None:
         """What came up since the last look: a question to people, a run that failed, a sink that refuses."""
-        present = self.figures.notices
+        present = self.figures.lines
         new = {about: text for about, text in present.items() if self._noticed.get(about) != text}
         self._noticed = present
         for line in told(new):
@@ -178,16 +178,21 @@ class Service:
     # --- over HTTP -------------------------------------------------------------------------------
 
     def _health(self, _: PushRequest) -> PushAnswer:
-        """200 while it works, 503 while it does not; the body says what is not well."""
+        """200 while it works, 503 while it does not; the body says what is not well.
+
+        What works on although the files say something else now is `degraded`, and still 200.
+        """
         selection = self._selection
         assert selection is not None
         about: JsonObject = {
-            "status": "ok" if self._working and not self._refused else "degraded",
+            "status": "ok" if self._working and not self._refused and not selection.invalid else "degraded",
             "playbooks": sorted(selection.tasks),
             "out": dict(selection.out),
+            "invalid": sorted(selection.invalid),
             "configuration": self._refused,
             "reloads": self._reloads,
             "notices": list(self._masked(list(self.figures.notices.values()))),
+            "under_way": list(self._masked(list(self.figures.under_way.values()))),
         }
         return PushAnswer(status=200 if self._working else 503, body=json.dumps(about).encode())
 
@@ -195,7 +200,12 @@ class Service:
         """The figures in the text format of Prometheus."""
         session = self._latest
         text = session.metrics() if session is not None else metrics.text(self.figures, (), Budgets())
-        text += metrics.service(reloads=self._reloads, working=self._working)
+        text += metrics.service(
+            reloads=self._reloads,
+            working=self._working,
+            refused=self._refused is not None,
+            invalid=len(self._selection.invalid) if self._selection is not None else 0,
+        )
         return PushAnswer(status=200, body=text.encode(), content_type=metrics.CONTENT_TYPE)
 
     def _approve(self, request: PushRequest) -> PushAnswer:

@@ -49,8 +49,8 @@ class AuditSearch(PollTrigger):
         Graph application permission `AuditLogsQuery.Read.All`, or that of one service
         (`AuditLogsQuery-Exchange.Read.All`), which then shows this service only; unified auditing on.
     Cursor:
-        `{"mark"}`: records before it are accounted for. While a job runs, its `{"job", "until",
-        "version"}`, and while its records are read, the link of the next page. A worker that takes over
+        `{"mark"}`: records before it are accounted for. While a job runs, its `{"job", "until", "version",
+        "begun"}`, and while its records are read, the link of the next page. A worker that takes over
         finds the job instead of starting a second one. `{"goal"}` is what was the present when it began,
         for jobs take longer than it takes to have a new present. `{"span"}` are the seconds of narrower
         windows.
@@ -105,10 +105,12 @@ class AuditSearch(PollTrigger):
             version = "beta"  # v1.0 is not rolled out to each tenant
             job = graph.start_audit_search(search, version)
         begun = {"job": job, "until": stamp(until), "goal": stamp(goal), "version": version}
-        return Page((), {**state, **begun}, more=True)
+        return Page((), {**state, **begun, "begun": stamp(context.now())}, more=True)
 
     def _job(self, context: Context, state: JsonObject) -> Page:
         graph, job, version = Graph(context), str(state["job"]), str(state["version"])
+        since = f" since {state['begun']}" if "begun" in state else ""
+        context.under_way(f"searches the audit log from {state['mark']} to {state['until']}{since}")
         pause = _FIRST_PAUSE
         while True:
             try:

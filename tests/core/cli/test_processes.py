@@ -56,6 +56,33 @@ def wait_for_arrivals(desk: Any, process: Any) -> None:
         time.sleep(0.02)
 
 
+SEARCH = """
+name: search
+description: It searches the past.
+trigger:
+  uses: m365.audit_search
+  connection: sim
+  with: {start: "2026-03-01T00:00:00Z", end: "2026-03-02T00:00:00Z"}
+sinks: [{uses: std.jsonl, with: {path: out.jsonl}}]
+"""
+
+
+def test_a_run_that_waits_for_a_search_says_so(desk: Any) -> None:
+    """Its window and since when, long before there is anything to count."""
+    desk.write("playbooks/search.yaml", SEARCH)
+    process = desk.start("run", "search", "--once")
+
+    said = process.stderr.readline()
+
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    window = "from 2026-03-01T00:00:00Z to 2026-03-02T00:00:00Z"
+    assert re.fullmatch(rf"m365\.audit_search sim .*: searches the audit log {window} since 2\S+Z\n", said), (
+        said
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_with_130_and_goes_on_at_the_next_start(desk: Any, number: int) -> None:
     """No traceback, a summary of what was done; nothing arrives twice afterwards."""

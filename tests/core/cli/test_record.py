@@ -109,6 +109,87 @@ def test_a_run_that_is_not_there_or_has_not_ended_is_refused(desk: Any) -> None:
     assert "is waiting; record a run that succeeded or failed" in said.err
 
 
+PLANNED = """\
+name: planned
+trigger: {uses: std.manual}
+steps:
+  - id: user
+    uses: m365.get_user
+    connection: sim
+    with: {user_id: "{{ event.user }}"}
+  - id: block
+    uses: m365.block_sign_in
+    connection: sim
+    with: {user_id: "{{ steps.user.result.id }}"}
+"""
+
+
+def planned(desk: Any) -> None:
+    """A plan file for the playbook `planned`."""
+    desk.write("playbooks/planned.yaml", PLANNED)
+    desk.write("event.json", json.dumps(EVENT))
+    desk.write("plan.json", desk.playbook("plan", "planned", "--event", "event.json", "--json").out)
+
+
+def test_a_run_that_carried_out_a_plan_becomes_a_test_of_its_playbook(desk: Any) -> None:
+    """What was agreed about that one run is no part of it: it would make the test stop to ask."""
+    planned(desk)
+    assert desk.playbook("run", "planned", "--plan-file", "plan.json").code == 0
+
+    said = desk.playbook("record", "r-")
+
+    assert (said.code, said.err) == (0, "")
+    (case,) = yaml.safe_load(said.out)["cases"]
+    assert case["expect"]["status"] == "succeeded"
+    assert not any(name.startswith("_") for name in case["given"].get("meta", {}))
+    assert [one["step"] for one in case["expect"]["effects"]] == ["block"]
+    desk.write("playbooks/tests/planned.yaml", said.out)
+    tried = desk.playbook("test", "--json")
+    assert [one["passed"] for one in tried.data["cases"]] == [True]
+
+
+def test_what_people_agreed_about_a_plan_is_no_answer_of_the_test(desk: Any) -> None:
+    """The account was blocked between the plan and the run: in the test nobody asks about that."""
+    planned(desk)
+    desk.write("playbooks/other.yaml", PLANNED.replace("name: planned", "name: other"))
+    assert desk.playbook("run", "other", "--event", "event.json").code == 0
+    assert desk.playbook("run", "planned", "--plan-file", "plan.json").code == 3
+    (question,) = desk.playbook("approvals", "--json").data
+    assert "not as it was when the plan was made" in question["question"]
+    assert desk.playbook("approve", question["id"]).code == 0
+    assert desk.playbook("run", "planned", "--plan-file", "plan.json").code == 0
+
+    said = desk.playbook("record", question["run_id"])
+
+    assert (said.code, said.err) == (0, "")
+    (case,) = yaml.safe_load(said.out)["cases"]
+    assert "approvals" not in case["given"]
+
+
+@pytest.mark.parametrize(("limit", "asks"), [(0, True), (1, False)])
+def test_what_people_agreed_to_at_a_limit_is_recorded_where_the_test_alone_reaches_it(
+    desk: Any, limit: int, asks: bool
+) -> None:
+    """A limit that was reached by other runs, too, is none in a test, where nothing else has run."""
+    desk.write("playbooks/planned.yaml", PLANNED)
+    desk.write("event.json", json.dumps(EVENT))
+    if not asks:  # an earlier run uses it up
+        assert desk.playbook("run", "planned", "--event", "event.json").code == 0
+    desk.write("counterplay.yaml", f"guardrails: {{effects_per_hour: {{'*': {limit}}}}}\n")
+    assert desk.playbook("run", "planned", "--event", "event.json").code == 3
+    (question,) = desk.playbook("approvals", "--json").data
+    assert desk.playbook("approve", question["id"]).code == 0
+    assert desk.playbook("run", "planned", "--once").code == 0
+
+    said = desk.playbook("record", question["run_id"])
+
+    assert (said.code, said.err) == (0, "")
+    (case,) = yaml.safe_load(said.out)["cases"]
+    assert ("approvals" in case["given"]) == asks
+    desk.write("playbooks/tests/planned.yaml", said.out)
+    assert [one["passed"] for one in desk.playbook("test", "--json").data["cases"]] == [True]
+
+
 WATCHED = """\
 name: watched
 trigger: {uses: std.manual}

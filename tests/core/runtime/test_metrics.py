@@ -210,7 +210,7 @@ def test_the_guide_names_what_there_is() -> None:
         (Path(__file__).parents[3] / "docs" / "howto" / "watch-it.md").read_text("utf-8").split()
     )
     text = metrics.text(Figures(), [], Budgets(), Unfinished({}, 0), [("a", "b", 1.0)]) + metrics.service(
-        reloads=0, working=True
+        reloads=0, working=True, refused=False, invalid=0
     )
     kinds = dict(re.findall(r"# TYPE (counterplay_\w+) (\w+)", text))
     named = {name.removesuffix("_bucket") for name in re.findall(r"counterplay_\w+", guide)}

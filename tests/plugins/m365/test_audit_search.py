@@ -183,6 +183,25 @@ def test_a_stop_while_the_job_runs_keeps_it(context: Context, wire: responses.Re
     assert (page.events, page.cursor, page.more) == ((), cursor, True)
 
 
+def test_who_waits_for_a_job_is_told_its_window_and_since_when(
+    context: Context, wire: responses.RequestsMock
+) -> None:
+    """Also by whoever goes on with it: the time is that of the job."""
+    wire.post(JOBS, status=201, json={"id": "j1"})
+    wire.get(f"{JOBS}/j1", json={"status": "running"})
+    said: list[str] = []
+    context.under_way = said.append
+    with clock.read_from(lambda: datetime(2026, 3, 1, 9, tzinfo=UTC)):
+        begun = AuditSearch(SPAN).poll(context, None, SINCE)
+    assert said == []
+    context.stop.set()
+
+    AuditSearch(SPAN).poll(context, begun.cursor, SINCE)
+
+    window = "from 2026-01-01T00:00:00Z to 2026-01-02T00:00:00Z"
+    assert said == [f"searches the audit log {window} since 2026-03-01T09:00:00Z"]
+
+
 def test_what_happens_while_jobs_run_is_for_the_next_time(
     context: Context, wire: responses.RequestsMock
 ) -> None:
