@@ -44,6 +44,8 @@ _PAGES_AHEAD = 8
 STAND_BY = 2.0
 """Seconds between two looks whether a feed that another worker holds has become free."""
 _LOOK = 0.02
+LOOK_AGAIN = 1.0
+"""Seconds between two looks for units that somebody beside this process had tried again."""
 
 log = logging.getLogger("counterplay.feeds")
 
@@ -356,10 +358,15 @@ class Feed:
 
     def _drained(self) -> bool:
         """Wait until everything that is listed is accounted for. False: the process is to stop."""
+        looked = time.monotonic()
         while not self._stop.is_set():
             self._check()
-            if self.pipeline.idle and not self._unfinished():
-                return True
+            if self.pipeline.idle:
+                if not self._unfinished():
+                    return True
+                if time.monotonic() - looked >= LOOK_AGAIN:
+                    looked = time.monotonic()
+                    self.pipeline.nudge()
             self._stop.wait(_LOOK)
         return False
 

@@ -65,6 +65,7 @@ class Reception:
         self._due = due
         self._failures = 0  # in a row, over all units
         self._given = 0  # units that the source gave
+        self._aside: set[int] = set()  # units that were set aside by this process
         self._refused: dict[int, int] = {}  # units that it refuses: how many others it had given before
 
     def opened(self, arrival: Arrival) -> Work | None:
@@ -110,6 +111,9 @@ class Reception:
         self._failures = 0
         self._given += 1
         self._refused.pop(stored.id, None)
+        if stored.id in self._aside:  # it was to be tried again, and came
+            self._aside.discard(stored.id)
+            self._figures.notice(f"{self._label} {stored.unit.id}", None)
         if self.trouble is not None:
             self.trouble = None
             self._figures.notice(self._label, None)
@@ -179,5 +183,6 @@ class Reception:
     def _set_aside(self, stored: StoredUnit, status: str, reason: str, sample: bytes = b"") -> None:
         self._store.set_aside(stored.id, status, reason, sample[:_SAMPLE])
         self._figures.add(status)
+        self._aside.add(stored.id)
         self._figures.notice(f"{self._label} {stored.unit.id}", f"{status}: {reason}")
         self._board.look_again(stored.id)

@@ -286,6 +286,27 @@ def test_a_unit_that_cannot_be_read_is_set_aside(bench, lab, put, answer, reason
     assert reason in found
 
 
+def test_a_unit_that_came_in_the_end_is_told_no_longer(bench, lab, put) -> None:
+    """It was lost, somebody had it tried again beside the session at work, and it arrived."""
+    put("u1", GoneError("404: expired"), body("late"))
+    put("u2", body("other"))
+
+    def refuses(raw: bytes) -> bool:
+        if b"other" in raw:
+            until = time.monotonic() + 10
+            while not bench.rows("SELECT 1 FROM cp_unit WHERE status = 'lost'") and time.monotonic() < until:
+                threading.Event().wait(0.01)
+            with bench.store() as database:
+                book = Ledger(database)
+                assert book.retry(book.feeds(), ()) == 1
+        return False
+
+    lab.refuses = refuses
+    ended = bench.run(forward(bench))
+    assert sorted(ids(lab.taken["collect"])) == ["late", "other"]
+    assert (ended.exit_code, ended.notices) == (1, {})
+
+
 def test_a_run_fails_as_long_as_a_unit_of_its_feed_is_quarantined(bench, lab, put) -> None:
     """So does a later one with nothing new, until somebody has it tried again; a feed beside it is well."""
     put("u1", b"<html>Bad Gateway</html>", b"<html>Bad Gateway</html>", body("a"))
