@@ -1,6 +1,6 @@
 """Whether one more connection pays: what all feeds of a session open beyond the first few of each.
 
-A connection and its thread hold a third of a megabyte, and more than the processor can work off only take
+A connection and its thread hold a quarter of a megabyte, and more than the processor can work off only take
 turns on it. 24 of them at 150 ms are five times the requests of a tenant's ordinary quota.
 """
 
