@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from counterplay.store.key_hours import Hour, digests, key_at, place_of, prints_of
 from counterplay.store.key_pages import Pages
+from counterplay.store.key_pages import write as write_pages
 from counterplay.store.tables import acknowledgement, key_hour, unit, unit_keys
 
 UNTIMED = -1
@@ -235,9 +236,8 @@ class Claim:
 
     def write(self) -> None:
         """Put what the units own now on disk."""
-        for hour in self._hours.values():
-            if isinstance(hour, Pages):
-                hour.write()
+        cold = [hour for hour in self._hours.values() if isinstance(hour, Pages)]
+        write_pages(self._connection, [row for pages in cold for row in pages.changed()])
         known = [owner for owner in self._new if owner in self._before]
         if known:
             self._connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(known)))
