@@ -103,12 +103,16 @@ def seal(
 ) -> None:
     """Write all (fingerprint, owner) of an hour as its pages; those of a page are in one part."""
     for entries in parts:
-        pages: dict[int, tuple[array[int], array[int]]] = {}
-        for one, owner in sorted(entries):
-            prints, owners = pages.setdefault(one >> _SHIFT, (array("Q"), array("I")))
-            prints.append(one)
-            owners.append(owner)
-        rows = [_row(feed_id, hour, number, *page) for number, page in pages.items()]
+        ordered = sorted(entries)
+        prints = array("Q", [one for one, _ in ordered])
+        owners = array("I", [owner for _, owner in ordered])
+        rows = []
+        start = 0
+        while start < len(prints):
+            page = prints[start] >> _SHIFT
+            end = bisect_left(prints, (page + 1) << _SHIFT, start)
+            rows.append(_row(feed_id, hour, page, prints[start:end], owners[start:end]))
+            start = end
         if rows:
             connection.execute(_INSERT, rows)
 
