@@ -37,7 +37,7 @@ from counterplay.store.feeds import FeedKey, FeedStore, Fetched, StoredUnit
 from counterplay.store.key_claims import Owned
 from counterplay.store.runs import RunStore
 
-BYTES_HELD = 8 * 1024 * 1024
+BYTES_HELD = 5 * 1024 * 1024
 _GROUP = 16
 _GROUP_BYTES = 4 * 1024 * 1024
 _LINGER = 0.02

@@ -26,7 +26,7 @@ HEAD = "0012"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
 
 
-_CACHE = 512
+_CACHE = 256
 """KiB of a SQLite file that each of up to eight connections keeps. The system keeps all of it anyway."""
 
 
