@@ -22,7 +22,7 @@ from counterplay.events import JsonObject
 from counterplay.store.locks import Locks, number
 from counterplay.store.turns import Turns
 
-HEAD = "0012"
+HEAD = "0013"
 """The newest migration. A test holds it to what lies in `migrations/versions`."""
 
 

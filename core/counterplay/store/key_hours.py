@@ -1,141 +1,164 @@
-"""The ids of one hour in memory: fingerprints and owners in flat arrays, 12 to 36 bytes an id.
+"""The ids of one hour in memory: fingerprints and their owners in 13 to 20 bytes an id.
 
-An hour is a list of small tables, by the first bits of the fingerprint. One table that doubles would need
-its old and new self side by side, 25 MB for a busy hour, and leave holes in the heap that nothing else
-fits into. A small one that is full splits into two of its own size, and what an hour leaves behind fits
-the next.
+An hour is a list of buckets, by the first bits of the fingerprint. A bucket is a byte string of entries, and
+`find` looks through it faster than code in Python would look into a hash table. An hour whose buckets have
+become long gets four in place of each, one after the other, so that it is never in memory twice.
 """
 
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
-from operator import xor
 
-_SMALLEST, _LARGEST = 1024, 8192  # slots of a table
-_SLOT = 12  # bytes
-_BITS = 64
+ENTRY = 12
+"""Bytes: a fingerprint of 8, whose first bits are in its last byte, and the unit that owns the id."""
 PAGE_BITS = 12
-"""The first bits of a fingerprint are the page that it has on disk; no page lies in two tables."""
+"""The first bits of a fingerprint are the page that it has on disk."""
+_PRINT = 8
+_FIRST_BITS = 16  # so many say which bucket
+_LONG = 100  # entries of a bucket on the average; to look through a kilobyte takes a fifth of a microsecond
+_SPLIT = 2  # bits
+_BUCKET = 80  # bytes of an empty one
+_GROWS = 17 / 16  # what a byte string that grows has allocated, on the average
+_OWNER = struct.Struct("<I")
+_SPREAD = 0x9E3779B97F4A7C15  # odd, so that no two fingerprints become one
+
+Bucket = bytearray
 
 
-class _Table:
-    """Fingerprints that begin with the same `depth` bits, and their owners: open addressing.
+def find(bucket: Bucket, one: bytes) -> int:
+    """Where the entry of a fingerprint begins; -1: there is none."""
+    at = bucket.find(one)
+    while at > 0 and at % ENTRY:  # what was found begins in the middle of an entry
+        at = bucket.find(one, at + 1)
+    return at
 
-    The search begins at the remainder by `mask`, in which all bits count: ids may end alike, too.
-    `room`: how many more it takes before it has to be replaced.
-    """
 
-    __slots__ = ("depth", "mask", "owners", "prints", "room")
+def owner_at(bucket: Bucket, at: int) -> int:
+    """The unit that owns the id of the entry."""
+    found: int = _OWNER.unpack_from(bucket, at + _PRINT)[0]
+    return found
 
-    def __init__(self, size: int, depth: int) -> None:
-        self.depth = depth
-        self.mask = size - 1
-        self.prints = array("Q", (0,)) * size
-        self.owners = array("I", (0,)) * size
-        self.room = size * 2 // 3
 
-    def entries(self) -> Iterator[tuple[int, int]]:
-        return ((one, owner) for one, owner in zip(self.prints, self.owners, strict=True) if one)
+def give(bucket: Bucket, one: bytes, owner: int) -> None:
+    """Another unit owns it from now on."""
+    _OWNER.pack_into(bucket, find(bucket, one) + _PRINT, owner)
 
-    def fill(self, entries: Iterable[tuple[int, int]]) -> None:
-        """Enter those of another table. A third of the slots is free when `room` is used up."""
-        prints, owners, mask, room = self.prints, self.owners, self.mask, self.room
-        for one, owner in entries:
-            at = one % mask
-            while prints[at]:
-                at = (at + 1) & mask
-            prints[at] = one
-            owners[at] = owner
-            room -= 1
-        self.room = room
 
-    def give(self, one: int, owner: int) -> None:
-        at = one % self.mask
-        while self.prints[at] != one:
-            at = (at + 1) & self.mask
-        self.owners[at] = owner
-
-    def replaced(self) -> list[_Table]:
-        """The same entries with more room: in one table, or in two of one bit more."""
-        size = self.mask + 1
-        # fingerprints that begin alike would split without end
-        if size < _LARGEST or self.depth == PAGE_BITS:
-            made = [_Table(2 * size, self.depth)] * 2
+def claim(
+    buckets: Sequence[Bucket] | Mapping[int, Bucket],
+    places: Sequence[int],
+    prints: Sequence[bytes],
+    owner: int,
+) -> list[tuple[int, int]]:
+    """Enter those that are not there into the buckets at their places; (index, owner) of those that are."""
+    hits: list[tuple[int, int]] = []
+    mine = _OWNER.pack(owner)
+    for index, (one, place) in enumerate(zip(prints, places, strict=True)):
+        bucket = buckets[place]
+        at = bucket.find(one)
+        if at > 0 and at % ENTRY:
+            at = find(bucket, one)
+        if at < 0:
+            bucket += one + mine
         else:
-            made = [_Table(size, self.depth + 1), _Table(size, self.depth + 1)]
-        bit = 1 << (_BITS - 1 - self.depth)
-        entries = [entry for entry in zip(self.prints, self.owners, strict=True) if entry[0]]
-        if made[0] is made[1]:
-            made[0].fill(entries)
-        else:
-            made[0].fill([entry for entry in entries if not entry[0] & bit])
-            made[1].fill([entry for entry in entries if entry[0] & bit])
-        return made
+            hits.append((index, owner_at(bucket, at)))
+    return hits
+
+
+def pages_of(prints: Sequence[bytes]) -> list[int]:
+    """The page of each fingerprint."""
+    return [first >> (_FIRST_BITS - PAGE_BITS) for first in _firsts(b"".join(prints), _PRINT)]
 
 
 class Hour:
     """Fingerprints of the ids of one hour and the units that own them."""
 
-    __slots__ = ("_count", "_shift", "_tables", "heat", "size")
+    __slots__ = ("_bits", "_buckets", "_long", "count", "heat")
 
-    def __init__(self) -> None:
+    def __init__(self, long: int = _LONG) -> None:
+        """`long`: entries of a bucket, on the average, from which on it is split."""
+        self._long = long
         self.heat = 0.0
-        self.size = _SMALLEST * _SLOT  # bytes
-        self._count = 0
-        self._shift = _BITS
-        self._tables = [_Table(_SMALLEST, 0)]  # by the first bits; one may stand in several places
-
-    def claim(self, prints: Sequence[int], owner: int) -> list[tuple[int, int]]:
-        """Enter those that are not there; (index, owner) of those that are."""
-        tables, shift, added = self._tables, self._shift, 0
-        hits: list[tuple[int, int]] = []
-        for index, one in enumerate(prints):
-            table = tables[one >> shift]
-            slots, mask = table.prints, table.mask
-            at = one % mask
-            while held := slots[at]:
-                if held == one:
-                    hits.append((index, table.owners[at]))
-                    break
-                at = (at + 1) & mask
-            else:
-                slots[at] = one
-                table.owners[at] = owner
-                added += 1
-                table.room -= 1
-                if table.room <= 0:
-                    self._make_room(one)
-                    tables, shift = self._tables, self._shift
-        self._count += added
-        return hits
+        self.count = 0  # ids
+        self._bits = 0
+        self._buckets = [Bucket()]
 
     @property
-    def count(self) -> int:
-        return self._count
+    def size(self) -> int:
+        """Bytes in memory, to a few per cent."""
+        return len(self._buckets) * _BUCKET + int(self.count * ENTRY * _GROWS)
 
-    def entries(self) -> Iterator[Iterator[tuple[int, int]]]:
-        """All fingerprints with their owners, those of a page together in one of several parts."""
-        return (table.entries() for table in dict.fromkeys(self._tables))
+    def claim(self, prints: Sequence[bytes], owner: int) -> list[tuple[int, int]]:
+        """Enter those that are not there; (index, owner) of those that are."""
+        shift = _FIRST_BITS - self._bits
+        places = [first >> shift for first in _firsts(b"".join(prints), _PRINT)]
+        hits = claim(self._buckets, places, prints, owner)
+        self.count += len(prints) - len(hits)
+        self._spread()
+        return hits
 
-    def give(self, one: int, owner: int) -> None:
+    def give(self, one: bytes, owner: int) -> None:
         """Another unit owns it from now on."""
-        self._tables[one >> self._shift].give(one, owner)
+        (first,) = _firsts(one, _PRINT)
+        give(self._buckets[first >> (_FIRST_BITS - self._bits)], one, owner)
 
-    def _make_room(self, one: int) -> None:
-        """Replace the table that this fingerprint belongs to."""
-        full = self._tables[one >> self._shift]
-        left, right = full.replaced()
-        if left is not right and full.depth == _BITS - self._shift:
-            self._tables = [table for table in self._tables for _ in range(2)]
-            self._shift -= 1
-        places = 1 << (_BITS - self._shift - full.depth)
-        first = (one >> self._shift) // places * places
-        half = places // 2
-        self._tables[first : first + places] = [left] * (places - half) + [right] * half
-        self.size += (full.mask + 1) * _SLOT  # either way it takes twice the slots
+    def pages(self) -> Iterator[tuple[int, bytes]]:
+        """All entries page by page, those that have any."""
+        finer = PAGE_BITS - self._bits
+        if finer > 0:
+            for number, bucket in enumerate(self._buckets):
+                for place, part in enumerate(_parted(bucket, self._bits, finer)):
+                    if part:
+                        yield (number << finer) + place, bytes(part)
+            return
+        several = 1 << -finer
+        for page in range(1 << PAGE_BITS):
+            entries = b"".join(self._buckets[page * several : (page + 1) * several])
+            if entries:
+                yield page, entries
+
+    def put_back(self, entries: bytes) -> None:
+        """Take entries that `pages` gave."""
+        shift = _FIRST_BITS - self._bits
+        for one, first in zip(_entries(entries), _firsts(entries, ENTRY), strict=True):
+            self._buckets[first >> shift] += one
+        self.count += len(entries) // ENTRY
+        self._spread()
+
+    def _spread(self) -> None:
+        """Make four buckets of each, as often as they are too long."""
+        while self.count > self._long << self._bits and self._bits < _FIRST_BITS:
+            made: list[Bucket] = []
+            for number, bucket in enumerate(self._buckets):
+                made += _parted(bucket, self._bits, _SPLIT)
+                self._buckets[number] = made[-1]  # the old one is not needed any more
+            self._buckets = made
+            self._bits += _SPLIT
+
+
+def _parted(bucket: Bucket, bits: int, more: int) -> list[Bucket]:
+    """The entries of a bucket that `bits` chose, by the next bits."""
+    parts = [Bucket() for _ in range(1 << more)]
+    shift, mask = _FIRST_BITS - bits - more, (1 << more) - 1
+    for one, first in zip(_entries(bucket), _firsts(bucket, ENTRY), strict=True):
+        parts[first >> shift & mask] += one
+    return parts
+
+
+def _entries(entries: bytes | Bucket) -> tuple[bytes, ...]:
+    return struct.unpack(f"{ENTRY}s" * (len(entries) // ENTRY), entries)
+
+
+def _firsts(data: bytes | Bucket, width: int) -> Sequence[int]:
+    """The first bits of fingerprints that come every `width` bytes."""
+    words = array("H", data)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words[_PRINT // 2 - 1 :: width // 2]
 
 
 def digests(keys: Sequence[str]) -> bytes:
@@ -172,8 +195,18 @@ def key_at(packed: bytes, place: int) -> bytes:
     return packed[16 * place : 16 * place + 16]
 
 
-def prints_of(packed: bytes) -> list[int]:
-    """A 64-bit fingerprint of each id, never 0."""
-    halves = struct.unpack(f"<{len(packed) // 8}Q", packed)
-    prints = list(map(xor, halves[::2], halves[1::2]))
-    return prints if all(prints) else [one or 1 for one in prints]
+def prints_of(packed: bytes) -> tuple[bytes, ...]:
+    """A fingerprint of each id, 64 bits long; ids that are alike in parts have different first bits."""
+    count = len(packed) // 16
+    halves = array("Q", packed)
+    # All at once, each in a lane of its own that is wide enough for the product.
+    lanes = array("Q", bytes(16 * count))
+    lanes[::2] = array("Q", _xor(halves[::2].tobytes(), halves[1::2].tobytes()))
+    spread = int.from_bytes(lanes.tobytes(), "little") * _SPREAD
+    low = array("Q", spread.to_bytes(16 * count, "little"))[::2]
+    return struct.unpack(f"{_PRINT}s" * count, low.tobytes())
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    mixed = int.from_bytes(one, "little") ^ int.from_bytes(other, "little")
+    return mixed.to_bytes(len(one), "little")

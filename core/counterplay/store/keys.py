@@ -2,7 +2,7 @@
 
 A table of random ids would cost more than everything else that is done with an event. So the ids of a
 unit lie together (16 bytes and a checksum of the body each), an index says which units hold ids of an
-hour, and the hours that are being collected are kept in memory as a hash table of 12 to 36 bytes an id.
+hour, and of the hours that are being collected a fingerprint of each id is kept in memory, in 13 to 20 bytes.
 An event is looked up in the hour of its own time, which is the same wherever it is repeated.
 
 Memory follows the database, so one worker at a time may use it on a feed, inside write transactions.
@@ -19,7 +19,7 @@ from counterplay.store.key_hours import Hour, prints_of
 from counterplay.store.key_pages import Pages, seal, sealed, unseal
 from counterplay.store.tables import key_hour, key_page, unit, unit_keys
 
-_MEMORY = 28_000_000  # two hours of 100 million events a week, which are asked for all the time
+_MEMORY = 18_000_000  # two hours of 100 million events a week, which are asked for all the time
 _WORTH_PAGES = 4096  # an hour with fewer ids is read back from its units
 _COOLING = 0.95  # of what is known of an hour's use, at each claim
 _WORTH_A_TABLE = 100  # so many ids of an hour in one claim bring it back into memory
@@ -81,9 +81,8 @@ class KeyStore:
         found.heat = float(wanted)
         if number in self._sealed_hours(connection, feed_id):
             self._sealed[feed_id].discard(number)
-            for prints, owners in unseal(connection, feed_id, number):
-                for one, owner in zip(prints, owners, strict=True):
-                    found.claim((one,), owner)
+            for entries in unseal(connection, feed_id, number):
+                found.put_back(entries)
         elif number in self._on_disk(connection, feed_id):
             rows = connection.execute(
                 sa.select(key_hour.c.unit_id, key_hour.c.first, key_hour.c["count"], unit_keys.c["keys"])
@@ -129,7 +128,7 @@ class KeyStore:
             hour = self._hours.pop(coldest)
             size -= hour.size
             if hour.count >= self._worth_pages:
-                seal(connection, feed_id, number, hour.entries())
+                seal(connection, feed_id, number, hour.pages())
                 self._sealed_hours(connection, feed_id).add(number)
 
 

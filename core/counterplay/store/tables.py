@@ -167,8 +167,7 @@ key_hour = Table(
     sqlite_with_rowid=False,
 )
 
-#: The fingerprints of an hour that left memory, sorted, with their owners: 4096 pages by the
-#: first bits.
+#: The fingerprints of an hour that left memory, each with its owner: 4096 pages by the first bits.
 #: Where an hour has pages they are complete.
 key_page = Table(
     "cp_key_page",
@@ -176,8 +175,7 @@ key_page = Table(
     Column("feed_id", Integer, primary_key=True),
     Column("hour", Integer, primary_key=True),
     Column("page", Integer, primary_key=True),
-    Column("prints", LargeBinary, nullable=False),
-    Column("owners", LargeBinary, nullable=False),
+    Column("entries", LargeBinary, nullable=False),
 )
 
 #: Records that could not be read or delivered, kept with their bytes and the reason.

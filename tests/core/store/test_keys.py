@@ -73,7 +73,7 @@ def test_ownership_is_that_of_a_dictionary(
     """Whatever is fetched again, in whatever order, with restarts in between: each event has one owner."""
     key = FeedKey("t", "c", "x", f'{{"n": "{uuid.uuid4()}"}}')
     feed_id, ids = units(FeedStore(database), key)
-    small = {"memory": 15_000, "worth_pages": 1} if paged else {}
+    small = {"memory": 150, "worth_pages": 1} if paged else {}
     store, owners, fetched = KeyStore(**small), {}, set()
     history = [(ids[place], names) for place, names in history]
     if grouped:  # a group holds each unit once
