@@ -46,6 +46,8 @@ _FEW = 40  # units that are queued: time to look for more
 _BATCHES_WAITING = 3
 PATIENCE = 5.0
 """Seconds that the other playbooks of a feed wait for one whose receiver does not answer at all."""
+_PATIENCE_AGAIN = 0.2
+"""Of that, when it failed the last time, too."""
 
 log = logging.getLogger("counterplay.feeds")
 
@@ -315,7 +317,9 @@ class Pipeline:
         return [
             box
             for box in self._all_outboxes
-            if box.silent >= PATIENCE and _is_full(box) and self._board.waited_for(box.taker)
+            if box.silent >= (PATIENCE * _PATIENCE_AGAIN if box.taker.pause.failures else PATIENCE)
+            and _is_full(box)
+            and self._board.waited_for(box.taker)
         ]
 
     def _pause(self) -> float:

@@ -47,7 +47,7 @@ class Settling:
             taker = outcome.outbox.taker
             if outcome.error is not None:
                 self._undelivered(outcome)
-            elif taker.pause.failures and not taker.pause.active:
+            elif taker.pause.failures and (taker.pause.unanswered or not taker.pause.active):
                 taker.pause.clear()
                 self._figures.notice(taker.name, None)
             for segment in outcome.batch.segments:

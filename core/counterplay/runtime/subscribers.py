@@ -15,6 +15,7 @@ from counterplay.modules import Context, Sink, Transform
 from counterplay.store.runs import OnceKey
 
 BLOCKED_RETRY = 60.0
+_FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 
 
@@ -91,7 +92,11 @@ class Pause:
         """Hold the playbook back; each failure in a row doubles the time."""
         self.failures += 1
         if not seconds:  # `Retry-After: 0` must not become a busy loop
-            seconds = BLOCKED_RETRY if blocked else min(_LONGEST_PAUSE, 2.0 ** min(self.failures, 6) / 2)
+            seconds = (
+                BLOCKED_RETRY
+                if blocked
+                else min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self.failures - 1, 5))
+            )
         self.until = time.monotonic() + seconds
         self.reason = reason
         self.blocked = blocked

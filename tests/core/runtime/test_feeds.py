@@ -12,7 +12,7 @@ from counterplay import BlockedError, ConfigError, GoneError, PermanentError, Re
 from counterplay.clock import now
 from counterplay.errors import StateError
 from counterplay.events import Gap, Page
-from counterplay.runtime import pipeline, reception
+from counterplay.runtime import pipeline, reception, subscribers
 from counterplay.store.feeds import FeedStore
 from counterplay.store.key_claims import UNTIMED, UnitKeys
 from counterplay.store.ledger import Ledger
@@ -127,8 +127,14 @@ def test_a_blocked_playbook_holds_nobody_else_back(bench, lab, put) -> None:
 
 
 def test_a_sink_that_does_not_answer_holds_no_other_playbook_back(bench, lab, put, monkeypatch) -> None:
-    """While one hangs in the middle of a batch, the other gets all; afterwards the first catches up."""
+    """While one hangs in the middle of a batch, the other gets all; once it answers, the first goes on."""
     import lab_plugin
+
+    for name in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):  # it need not wait for the end of its pause
+        monkeypatch.setattr(subscribers, name, 3600.0)
+    stop = threading.Event()
+    hangs = threading.Timer(20, stop.set)
+    hangs.start()
 
     monkeypatch.setattr(lab_plugin.Store, "max_batch_records", 1)
     monkeypatch.setattr(pipeline, "PATIENCE", 0.05)
@@ -150,7 +156,9 @@ def test_a_sink_that_does_not_answer_holds_no_other_playbook_back(bench, lab, pu
         return False
 
     lab.refuses = refuses
-    ended = bench.run(*(forward(bench, name, filter=f"event.to == '{name}'") for name in ("one", "two")))
+    both = [forward(bench, name, filter=f"event.to == '{name}'") for name in ("one", "two")]
+    ended = bench.run(*both, stop=stop)
+    hangs.cancel()
     assert (gave_up, ended.exit_code, ended.notices) == ([], 0, {})
     for to in ("one", "two"):
         assert sorted(ids(lab.taken[to])) == sorted(f"{name}-{to}" for name in names)
