@@ -215,6 +215,7 @@ class Feed:
             shared=self._shared,
             floor=self._floor,
             epoch=epoch,
+            once=self._once,
         )
 
     def _made_listing(self) -> Listing | None:

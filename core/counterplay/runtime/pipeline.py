@@ -80,6 +80,7 @@ class Pipeline:
         shared: Shared,
         floor: Callable[[], datetime | None],
         epoch: int = 0,
+        once: bool = False,
     ) -> None:
         self.key = key
         self.label = label
@@ -151,8 +152,10 @@ class Pipeline:
             board=self._board,
             figures=figures,
             pause=self._fetching.pause,
+            resume=self._fetching.resume,
             others=self._others_coming,
             due=self.nudge,
+            once=once,
         )
         self._thread = threading.Thread(target=self._run, name=f"{label} mill", daemon=True)
 

@@ -378,7 +378,7 @@ def test_a_unit_that_answers_errors_for_ever_is_set_aside(bench, lab, put, monke
     put("u2", body("b"))
     assert bench.run(forward(bench)).exit_code == 1
     assert lab.fetched.count("u1") == 3
-    assert bench.rows("SELECT reason FROM cp_unit WHERE unit_key = 'u1'") == [("500 (3 attempts)",)]
+    assert bench.rows("SELECT reason FROM cp_unit WHERE unit_key = 'u1'") == [("500 (3 attempts, others were given)",)]
 
 
 def test_a_unit_that_is_refused_alone_holds_back_no_other(bench, lab, put, monkeypatch) -> None:
