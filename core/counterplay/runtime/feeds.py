@@ -254,6 +254,13 @@ class Feed:
         return self._pipeline is not None
 
     @property
+    def in_trouble(self) -> bool:
+        """Whether the source as a whole does not answer, or refuses, as far as this worker knows."""
+        if self.done:
+            return False
+        return self._failures > 0 or (self._pipeline is not None and self._pipeline.trouble is not None)
+
+    @property
     def pipeline(self) -> Pipeline:
         """The work on the feed's units. Only an open feed that this worker holds has it."""
         assert self._pipeline is not None, "the feed is not open"

@@ -105,6 +105,7 @@ class Fetching:
         with self._changed:
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
             self._probing, self._probe_out = True, False
+            self._changed.notify()  # who waits for that looks when the pause is over
 
     def resume(self) -> None:
         """The service is well again."""
@@ -156,7 +157,7 @@ class Fetching:
             hungry = not self._backlog()
             with self._changed:
                 self.active -= 1
-                wanted = hungry and self._queue and self._at_once < self._parallel
+                wanted = hungry and error is None and self._queue and self._at_once < self._parallel
                 if wanted and self._growth.one_more():
                     self._at_once += 1  # doubles in each round trip, until fetching keeps up with the work
                     self._grown += 1
@@ -170,15 +171,13 @@ class Fetching:
             while True:
                 if self._closed:
                     return None
-                room = self._queue and self._backlog() < READY and not self._held_back
+                pause = self._paused_until - time.monotonic()
+                held_back = pause > 0.0 or (self._probing and self._probe_out)
+                room = self._queue and self._backlog() < READY and not held_back
                 if room and not self._stop.is_set() and self._held.take(self._guess):
                     self.active += 1
                     self._probe_out = self._probing
                     return self._queue.popleft(), self._guess
                 self._idle += 1
-                self._changed.wait(0.25)
+                self._changed.wait(min(pause, 0.25) if pause > 0.0 else 0.25)
                 self._idle -= 1
-
-    @property
-    def _held_back(self) -> bool:
-        return time.monotonic() < self._paused_until or (self._probing and self._probe_out)

@@ -471,6 +471,9 @@ class Pipeline:
                     f"letters (the first, at position {letters[0].position}: {letters[0].reason}); "
                     "the rest goes on",
                 )
+        else:
+            self._figures.add("units_again")
+            self._figures.add("collected_again", work.opened.total)
         if owned.altered:
             self._figures.add("altered", len(owned.altered))
             self._figures.notice(

@@ -34,6 +34,19 @@ def test_without_a_source_the_line_is_short() -> None:
     assert told == "answer: 0 events in 0 units, 0 delivered, 1 of 2 runs ended"
 
 
+def test_the_line_says_for_whom_it_waits() -> None:
+    """One source by its name, several by their number; and units that were fetched again are told apart."""
+    figures = Figures()
+    figures.add("units_again", 2)
+    waits = ("m365.audit_log contoso DLP.All", "m365.alerts contoso", "m365.risky_users contoso")
+    told = [status_line("collect", figures, Standing(3, 0.0, 0, None, 0, waits[:end])) for end in (1, 3)]
+    begin = "collect: 0 events in 0 units, 0 delivered, 2 units fetched again, 3 units to do, waiting for "
+    assert told == [
+        f"{begin}m365.audit_log contoso DLP.All to answer",
+        f"{begin}m365.audit_log contoso DLP.All and 2 other sources to answer",
+    ]
+
+
 def test_the_quota_that_is_nearest_to_its_end_is_told() -> None:
     """Of several services, one that has no known limit among them."""
     from counterplay.budgets import Budgets
