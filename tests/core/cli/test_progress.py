@@ -1,7 +1,10 @@
 """The line that people see while a session works."""
 
-from counterplay.cli.progress import status_line
+import pytest
+
+from counterplay.cli.progress import print_summary, status_line
 from counterplay.runtime.figures import Figures
+from counterplay.runtime.session import Ended
 from counterplay.runtime.standing import Standing, standing
 
 
@@ -58,3 +61,17 @@ def test_the_quota_that_is_nearest_to_its_end_is_told() -> None:
     budgets.of("a").refused(1.0)
     found = standing([], budgets)
     assert (found.used, found.limit, found.throttles) == (1, 100.0, 1)
+
+
+def test_the_summary_tells_what_was_fetched_again_from_what_was_not_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A playbook that catches up delivers what was collected before, perhaps for another one."""
+    figures = {"collected_again": 407, "units_again": 202, "delivered": 400}
+    print_summary("two", Ended(0, figures, {}, {"waiting": []}, {}, (), 1.2), str)
+    assert capsys.readouterr().out.splitlines() == [
+        "two: done in 1.2 s",
+        "  collected    0 events in 0 units",
+        "  caught up    407 events in 202 units that had been collected before",
+        "  delivered    400 records",
+    ]
