@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from counterplay.clock import now
+from counterplay.runtime import fetching, opening, reception
+from counterplay.wire import Wire
 from counterplay_sim.oracle_ledger import LedgerEntry
 from counterplay_sim.strictness import Strictness
 from counterplay_sim.testing import Simulator
@@ -38,8 +45,6 @@ def workspace(desk: Any, simulator: Simulator, tenants: int = 1, **limits: int) 
 
 @pytest.fixture
 def simulator(tmp_path: Path) -> Iterator[Simulator]:
-    from datetime import timedelta
-
     with Simulator(
         tmp_path / "sim", events=200, tenants=2, strictness=Strictness(start_cooldown=timedelta(0))
     ) as running:
@@ -119,3 +124,73 @@ def test_a_subscription_that_was_off_is_a_gap_that_explains_what_is_missing(
     match = simulator.oracle().match(entries)
     assert (len(match.covered), match.uncovered, match.unfounded) == (3, (), ())
     assert desk.playbook("run", "collect", "--once", "--json").code == 0
+
+
+def moments(monkeypatch: pytest.MonkeyPatch, calm: Callable[[], object]) -> None:
+    """What takes seconds takes moments; ten minutes of waiting for the source pass at once, then `calm`."""
+
+    class Clock:
+        """Five seconds pass whenever a thread looks whether its pause is over."""
+
+        seconds = 0.0
+
+        def monotonic(self) -> float:
+            self.seconds += 5
+            if self.seconds >= 600 and over.acquire(blocking=False):
+                calm()
+            return self.seconds
+
+    over = threading.Lock()
+    monkeypatch.setattr(opening, "Wire", partial(Wire, backoff=0.001))
+    monkeypatch.setattr(fetching, "time", Clock())
+    monkeypatch.setattr(reception, "now", lambda: now() - timedelta(hours=1))  # so that all is due at once
+
+
+def test_an_outage_of_the_content_blames_no_blob_and_costs_little(
+    desk: Any, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every blob answers 503 for ten minutes: few requests, nothing in quarantine, then all arrives."""
+    asked: list[int] = []
+
+    def calm() -> None:
+        asked.extend(rule["used"] for rule in simulator.faults.report())
+        simulator.calm()
+
+    moments(monkeypatch, calm)
+    workspace(desk, simulator)
+    simulator.disturb([{"service": "activity", "path": "/audit/", "status": 503, "body": "busy"}])
+    said = desk.playbook("run", "collect", "--once", "--json")
+    assert (said.code, said.data["notices"]) == (0, [])
+    assert "trying again, its units wait until it answers" in said.err
+    events = simulator.oracle().verdict(simulator.tenants[0].id).events
+    assert (events.missing, events.altered, events.duplicated) == ((), (), ())
+    (requests,) = asked
+    assert 0 < requests < 500, "a minute of it took more when nobody noticed the outage"
+    assert desk.playbook("ledger", "gaps", "--json").data == []
+
+
+def test_one_bad_blob_is_set_aside_and_tried_again_on_demand(
+    desk: Any, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others arrive, it is quarantined after eight attempts; after a retry that helped all is well."""
+    moments(monkeypatch, lambda: None)
+    workspace(desk, simulator)
+    simulator.tighten({"stored_blobs": True})
+    day = int((now() - timedelta(hours=20)).timestamp() * 1e9)
+    bad, *others = simulator.tenants[0].blobs.listing("Audit.Exchange", day, 2**63)
+    assert others
+    simulator.disturb([{"service": "activity", "blob": re.escape(bad.id), "status": 503}])
+    assert desk.playbook("run", "collect", "--once", "--json").code == 1
+    missing = set(simulator.oracle().verdict(simulator.tenants[0].id).events.missing)
+    assert missing == set(simulator.tenants[0].blobs.keys(bad))
+    (aside,) = desk.playbook("ledger", "gaps", "--json").data
+    assert (aside["unit"], aside["status"]) == (bad.id, "quarantined")
+    assert aside["cause"].endswith("(8 attempts, others were given)")
+
+    simulator.calm()
+    assert desk.playbook("run", "collect", "--once", "--json").code == 1
+    assert desk.playbook("ledger", "retry").out == "1 unit to be tried again\n"
+    for _ in range(2):
+        said = desk.playbook("run", "collect", "--once", "--json")
+        assert (said.code, said.data["notices"]) == (0, [])
+    assert simulator.oracle().verdict(simulator.tenants[0].id).events.missing == ()

@@ -153,7 +153,10 @@ def end(name: str, feed: str | None) -> None:
         ended: list[int] = []
         if book is not None:
             database = book.database
-            works = holder_of(database.path) if database.path is not None else WorkerStore(database).listed()
+            if database.path is not None:
+                works = holder_of(database.path) is not None
+            else:
+                works = any(not one.dead for one in WorkerStore(database).listed())
             if works and name in open_workspace().playbooks():
                 raise BusyError(
                     f"a process works on this store that may run {name!r}",

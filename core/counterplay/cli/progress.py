@@ -103,8 +103,14 @@ def status_line(name: str, figures: Figures, standing: Standing) -> str:
         f"{counted(figures['collected'], 'event')} in {counted(figures['units'], 'unit')}",
         f"{figures['delivered']:,} delivered",
     ]
+    if figures["units_again"]:
+        parts.append(f"{counted(figures['units_again'], 'unit')} fetched again")
     if standing.backlog:
         parts.append(f"{counted(standing.backlog, 'unit')} to do")
+    if standing.waits_for:
+        first, *rest = standing.waits_for
+        others = f" and {counted(len(rest), 'other source')}" if rest else ""
+        parts.append(f"waiting for {first}{others} to answer")
     rare = {"duplicates": "dropped as known", "quarantined": "quarantined", "lost": "lost"}
     parts += [f"{figures[name]:,} {words}" for name, words in rare.items() if figures[name]]
     if figures["gaps"]:
@@ -132,6 +138,9 @@ def print_summary(name: str, ended: Ended, mask: Callable[[str], str]) -> None:
     word = words.get(ended.exit_code, "ended")
     click.echo(click.style(f"{name}: {word} in {ended.seconds:.1f} s", bold=True))
     _row("collected", f"{counted(count('collected'), 'event')} in {counted(count('units'), 'unit')}")
+    if count("units_again"):
+        again = f"{counted(count('collected_again'), 'event')} in {counted(count('units_again'), 'unit')}"
+        _row("caught up", f"{again} that had been collected before")
     if count("duplicates"):
         _row("duplicates", f"{count('duplicates'):,} dropped")
     if count("filtered"):

@@ -77,7 +77,8 @@ def run(
     """Run the playbook NAME (or FILE.yaml), or all playbooks of the set NAME.
 
     Follows its source until Ctrl-C; with --once it ends when everything that was listed is accounted
-    for and the runs that it started ended or wait. What was interrupted goes on at the next start.
+    for and the runs that it started ended or wait. A service that is down is waited for, also with
+    --once: Ctrl-C loses nothing. What was interrupted goes on at the next start.
 
     Exits 0 when all is done, 1 when something failed or is quarantined, 2 when the input is invalid,
     3 when something waits or is blocked, 130 when interrupted.

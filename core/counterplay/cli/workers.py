@@ -39,7 +39,7 @@ def workers(as_json: bool) -> None:
                 str(one.pid),
                 one.purpose,
                 one.started[:19] + "Z",
-                f"{one.silent:.0f}s" + (" (dead)" if one.silent > one.lasts else ""),
+                f"{one.silent:.0f}s" + (" (dead)" if one.dead else ""),
                 str(one.runs),
                 str(one.feeds),
             ]

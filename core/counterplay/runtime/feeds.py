@@ -215,6 +215,7 @@ class Feed:
             shared=self._shared,
             floor=self._floor,
             epoch=epoch,
+            once=self._once,
         )
 
     def _made_listing(self) -> Listing | None:
@@ -251,6 +252,13 @@ class Feed:
     def held(self) -> bool:
         """Whether this worker is the one who works on the feed."""
         return self._pipeline is not None
+
+    @property
+    def in_trouble(self) -> bool:
+        """Whether the source as a whole does not answer, or refuses, as far as this worker knows."""
+        if self.done:
+            return False
+        return self._failures > 0 or (self._pipeline is not None and self._pipeline.trouble is not None)
 
     @property
     def pipeline(self) -> Pipeline:

@@ -28,12 +28,16 @@ _MAPPED = 1024 * 1024  # what a memory-mapped unit counts for: its bytes lie in 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A unit and its bytes, or the error that fetching it raised. `held`: bytes of the budget."""
+    """A unit and its bytes, or the error that fetching it raised. `held`: bytes of the budget.
+
+    `began` and `at` are when it was asked for, and when it was here.
+    """
 
     stored: StoredUnit
     body: bytes | mmap | None
     error: Exception | None
     held: int
+    began: datetime
     at: datetime
 
 
@@ -68,6 +72,8 @@ class Fetching:
         self._idle = 0
         self._closed = False
         self._paused_until = 0.0
+        self._probing = False
+        self._probe_out = False
         self._guess = _FIRST_GUESS
         self.active = 0
 
@@ -92,8 +98,20 @@ class Fetching:
                 thread.start()
 
     def pause(self, seconds: float) -> None:
-        """The service as a whole has a fault: nothing is fetched for that long."""
-        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+        """The service as a whole has a fault: nothing is fetched for that long, and one unit then.
+
+        What became of that one is said by a further `pause`, or by `resume`.
+        """
+        with self._changed:
+            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+            self._probing, self._probe_out = True, False
+            self._changed.notify()  # who waits for that looks when the pause is over
+
+    def resume(self) -> None:
+        """The service is well again."""
+        with self._changed:
+            self._paused_until, self._probing = 0.0, False
+            self._changed.notify_all()
 
     @property
     def queued(self) -> int:
@@ -128,6 +146,7 @@ class Fetching:
             if taken is None:
                 return
             stored, held = taken
+            began = now()
             try:
                 body: bytes | mmap | None = self._fetch(stored)
                 error: Exception | None = None
@@ -138,13 +157,13 @@ class Fetching:
             hungry = not self._backlog()
             with self._changed:
                 self.active -= 1
-                wanted = hungry and self._queue and self._at_once < self._parallel
+                wanted = hungry and error is None and self._queue and self._at_once < self._parallel
                 if wanted and self._growth.one_more():
                     self._at_once += 1  # doubles in each round trip, until fetching keeps up with the work
                     self._grown += 1
                 if size:
                     self._guess = (7 * self._guess + size) // 8
-            self._arrived(Arrival(stored, body, error, size, now()))
+            self._arrived(Arrival(stored, body, error, size, began, now()))
             self.wake()
 
     def _next(self) -> tuple[StoredUnit, int] | None:
@@ -152,10 +171,13 @@ class Fetching:
             while True:
                 if self._closed:
                     return None
-                room = self._queue and self._backlog() < READY and time.monotonic() >= self._paused_until
+                pause = self._paused_until - time.monotonic()
+                held_back = pause > 0.0 or (self._probing and self._probe_out)
+                room = self._queue and self._backlog() < READY and not held_back
                 if room and not self._stop.is_set() and self._held.take(self._guess):
                     self.active += 1
+                    self._probe_out = self._probing
                     return self._queue.popleft(), self._guess
                 self._idle += 1
-                self._changed.wait(0.25)
+                self._changed.wait(min(pause, 0.25) if pause > 0.0 else 0.25)
                 self._idle -= 1

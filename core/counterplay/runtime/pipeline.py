@@ -82,6 +82,7 @@ class Pipeline:
         shared: Shared,
         floor: Callable[[], datetime | None],
         epoch: int = 0,
+        once: bool = False,
     ) -> None:
         self.key = key
         self.label = label
@@ -153,8 +154,10 @@ class Pipeline:
             board=self._board,
             figures=figures,
             pause=self._fetching.pause,
+            resume=self._fetching.resume,
             others=self._others_coming,
             due=self.nudge,
+            once=once,
         )
         self._thread = threading.Thread(target=self._run, name=f"{label} mill", daemon=True)
 
@@ -472,6 +475,9 @@ class Pipeline:
                     f"letters (the first, at position {letters[0].position}: {letters[0].reason}); "
                     "the rest goes on",
                 )
+        else:
+            self._figures.add("units_again")
+            self._figures.add("collected_again", work.opened.total)
         if owned.altered:
             self._figures.add("altered", len(owned.altered))
             self._figures.notice(

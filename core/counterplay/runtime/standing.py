@@ -17,6 +17,7 @@ class Standing:
     """`backlog`: units that are queued or on their way. `lag`: seconds from listing to acknowledgement, of
     the feed that is slowest. `used` of `limit`: requests within the last minute to the service whose quota
     is nearest to its end; a limit of None is unknown. `throttles`: how often a service refused one.
+    `waits_for`: sources that do not answer, or refuse, as a whole.
     """
 
     backlog: int
@@ -24,6 +25,7 @@ class Standing:
     used: int
     limit: float | None
     throttles: int
+    waits_for: tuple[str, ...] = ()
 
 
 def standing(feeds: Sequence[Feed], budgets: Budgets) -> Standing:
@@ -38,4 +40,5 @@ def standing(feeds: Sequence[Feed], budgets: Budgets) -> Standing:
         used=used,
         limit=limit,
         throttles=sum(one.refusals for one in services),
+        waits_for=tuple(one.label for one in feeds if one.in_trouble),
     )

@@ -36,6 +36,11 @@ class StoredWorker:
     feeds: int
 
     @property
+    def dead(self) -> bool:
+        """It was silent for so long that others take over what it holds."""
+        return self.silent > self.lasts
+
+    @property
     def name(self) -> str:
         """How messages call it."""
         return f"worker {self.id} (process {self.pid} on {self.host}, `{self.purpose}`)"

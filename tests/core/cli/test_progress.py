@@ -1,7 +1,10 @@
 """The line that people see while a session works."""
 
-from counterplay.cli.progress import status_line
+import pytest
+
+from counterplay.cli.progress import print_summary, status_line
 from counterplay.runtime.figures import Figures
+from counterplay.runtime.session import Ended
 from counterplay.runtime.standing import Standing, standing
 
 
@@ -34,6 +37,19 @@ def test_without_a_source_the_line_is_short() -> None:
     assert told == "answer: 0 events in 0 units, 0 delivered, 1 of 2 runs ended"
 
 
+def test_the_line_says_for_whom_it_waits() -> None:
+    """One source by its name, several by their number; and units that were fetched again are told apart."""
+    figures = Figures()
+    figures.add("units_again", 2)
+    waits = ("m365.audit_log contoso DLP.All", "m365.alerts contoso", "m365.risky_users contoso")
+    told = [status_line("collect", figures, Standing(3, 0.0, 0, None, 0, waits[:end])) for end in (1, 3)]
+    begin = "collect: 0 events in 0 units, 0 delivered, 2 units fetched again, 3 units to do, waiting for "
+    assert told == [
+        f"{begin}m365.audit_log contoso DLP.All to answer",
+        f"{begin}m365.audit_log contoso DLP.All and 2 other sources to answer",
+    ]
+
+
 def test_the_quota_that_is_nearest_to_its_end_is_told() -> None:
     """Of several services, one that has no known limit among them."""
     from counterplay.budgets import Budgets
@@ -45,3 +61,17 @@ def test_the_quota_that_is_nearest_to_its_end_is_told() -> None:
     budgets.of("a").refused(1.0)
     found = standing([], budgets)
     assert (found.used, found.limit, found.throttles) == (1, 100.0, 1)
+
+
+def test_the_summary_tells_what_was_fetched_again_from_what_was_not_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A playbook that catches up delivers what was collected before, perhaps for another one."""
+    figures = {"collected_again": 407, "units_again": 202, "delivered": 400}
+    print_summary("two", Ended(0, figures, {}, {"waiting": []}, {}, (), 1.2), str)
+    assert capsys.readouterr().out.splitlines() == [
+        "two: done in 1.2 s",
+        "  collected    0 events in 0 units",
+        "  caught up    407 events in 202 units that had been collected before",
+        "  delivered    400 records",
+    ]

@@ -12,7 +12,7 @@ from counterplay import BlockedError, ConfigError, GoneError, PermanentError, Re
 from counterplay.clock import now
 from counterplay.errors import StateError
 from counterplay.events import Gap, Page
-from counterplay.runtime import pipeline, reception, subscribers
+from counterplay.runtime import blame, fetching, pipeline, reception, subscribers
 from counterplay.store.feeds import FeedStore
 from counterplay.store.key_claims import UNTIMED, UnitKeys
 from counterplay.store.ledger import Ledger
@@ -121,7 +121,10 @@ def test_a_blocked_playbook_holds_nobody_else_back(bench, lab, put) -> None:
     assert bench.run(one, two).exit_code == 3
     assert sorted(ids(lab.taken["one"])) == ["a", "b", "c"]
     assert sorted(ids(lab.taken["two"])) == ["a"]
-    assert bench.run(one, two).exit_code == 0
+    caught_up = bench.run(one, two)
+    assert caught_up.exit_code == 0
+    names = ("collected", "units", "collected_again", "units_again", "delivered")
+    assert [caught_up.figures.get(name, 0) for name in names] == [0, 0, 2, 2, 2]
     assert sorted(ids(lab.taken["one"])) == ["a", "b", "c"]
     assert sorted(ids(lab.taken["two"])) == ["a", "b", "c"]
 
@@ -386,7 +389,86 @@ def test_a_unit_that_answers_errors_for_ever_is_set_aside(bench, lab, put, monke
     put("u2", body("b"))
     assert bench.run(forward(bench)).exit_code == 1
     assert lab.fetched.count("u1") == 3
-    assert bench.rows("SELECT reason FROM cp_unit WHERE unit_key = 'u1'") == [("500 (3 attempts)",)]
+    assert bench.rows("SELECT reason FROM cp_unit WHERE unit_key = 'u1'") == [
+        ("500 (3 attempts, others were given)",)
+    ]
+
+
+def test_a_source_that_fails_for_every_unit_blames_none(bench, lab, put, monkeypatch) -> None:
+    """An outage of some seven attempts a unit, where two are enough to be set aside: all arrives after it."""
+    monkeypatch.setattr(reception, "UNIT_ATTEMPTS", 2)
+    from lab_plugin import Source
+
+    fetch, left = Source.fetch, iter(range(40))
+
+    def is_down(self: Any, context: Any, unit: Any) -> bytes:
+        if next(left, None) is not None:
+            raise RetryableError("503 busy", status=503)
+        return fetch(self, context, unit)
+
+    monkeypatch.setattr(Source, "fetch", is_down)
+    for number in range(6):
+        put(f"u{number}", body(f"e{number}"))
+    ended = bench.run(forward(bench))
+    assert (ended.exit_code, ended.notices) == (0, {})
+    assert len(lab.taken["collect"]) == 6
+    assert bench.rows("SELECT DISTINCT status, attempts FROM cp_unit") == [("fetched", 0)]
+
+
+def test_a_source_that_is_down_is_asked_less_and_less(bench, lab, put, monkeypatch) -> None:
+    """Of the units that wait, few are asked for in the last five minutes of ten; the notice says why."""
+    monkeypatch.setattr(reception, "LONGEST_DELAY", 60.0)
+    stop = threading.Event()
+    asked_for: list[int] = []
+
+    class Clock:
+        """Five seconds pass whenever a thread looks whether it may fetch."""
+
+        seconds = 0.0
+
+        def monotonic(self) -> float:
+            self.seconds += 5
+            if self.seconds >= 300 * (len(asked_for) + 1):
+                asked_for.append(len(lab.fetched))
+            if len(asked_for) >= 2:
+                stop.set()
+            return self.seconds
+
+    monkeypatch.setattr(fetching, "time", Clock())
+    for number in range(200):
+        put(f"u{number}", RetryableError("503 busy", status=503))
+    ended = bench.run(forward(bench), stop=stop)
+    assert ended.exit_code == 130
+    assert list(ended.notices.values()) == ["503 busy; trying again, its units wait until it answers"]
+    halfway, at_the_end = asked_for[:2]
+    assert halfway >= blame.SEVERAL
+    assert at_the_end - halfway <= 15
+    assert bench.rows("SELECT DISTINCT status FROM cp_unit") == [("listed",)]
+
+
+def test_a_unit_that_is_alone_is_given_up_only_by_a_session_that_is_to_end(
+    bench, lab, put, monkeypatch
+) -> None:
+    """No other one shows whether it is the unit or the source, so it gets many more attempts."""
+    monkeypatch.setattr(reception, "UNIT_ATTEMPTS", 2)
+    monkeypatch.setattr(reception, "ALONE_ATTEMPTS", 7)
+    monkeypatch.setattr(reception, "LONGEST_DELAY", 0.01)
+    put("u1", RetryableError("503 busy", status=503))
+    ended = bench.run(forward(bench))
+    assert (ended.exit_code, len(lab.fetched)) == (1, 7)
+    assert bench.rows("SELECT status, reason FROM cp_unit") == [
+        ("quarantined", "503 busy (7 attempts, and no other unit came)")
+    ]
+    assert not any("trying again" in text for text in ended.notices.values())
+    with bench.store() as database:
+        book = Ledger(database)
+        assert book.retry(book.feeds(), ()) == 1
+
+    stop, fetch = threading.Event(), lab.units["u1"][1]
+    fetch[:] = [RetryableError("503 busy", status=503)] * 20 + [body("a")]
+    lab.refuses = lambda _raw: stop.set()
+    assert bench.run(forward(bench), once=False, stop=stop).exit_code == 130
+    assert ids(lab.taken["collect"]) == ["a"]
 
 
 def test_a_unit_that_is_refused_alone_holds_back_no_other(bench, lab, put, monkeypatch) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
 
 from counterplay.budgets import ByteBudget
+from counterplay.errors import RetryableError
 from counterplay.events import Unit
 from counterplay.runtime.fetching import Arrival, Fetching
 from counterplay.runtime.growth import Growth, Meter
@@ -63,10 +64,12 @@ class Source:
 
 
 @contextmanager
-def fetching(source: Source, growth: Growth) -> Iterator[Fetching]:
+def fetching(
+    source: Source, growth: Growth, fetch: Callable[[StoredUnit], bytes] | None = None
+) -> Iterator[Fetching]:
     """At most 16 at once, for work that takes units as fast as they come."""
     made = Fetching(
-        source.fetch,
+        fetch or source.fetch,
         name="test",
         parallel=16,
         held=ByteBudget(64 * 1024 * 1024),
@@ -118,6 +121,37 @@ def test_all_feeds_share_what_is_opened_beyond_the_first_few(source: Source) -> 
         assert not growth.one_more()
     assert source.most <= 7
     assert [growth.one_more() for _ in range(4)] == [True, True, True, False]
+
+
+def test_after_a_pause_one_unit_goes_ahead_until_somebody_says_what_became_of_it(source: Source) -> None:
+    """Each further pause lets one more through; when the service is well again, none waits for another."""
+    with fetching(source, Growth(busy=lambda: 0.2)) as made:
+        made.pause(0.0)
+        made.add(UNITS)
+        assert source.await_asked(1)
+        for done in (1, 2):
+            source.answer(1)
+            assert source.await_done(done)
+            assert (source.most, made.queued, made.active) == (1, len(UNITS) - done, 0)
+            made.pause(0.0)
+            assert source.await_asked(1)
+
+        made.resume()
+        assert source.await_asked(2)
+
+
+def test_a_service_that_fails_gets_no_further_connections(source: Source) -> None:
+    """However long the work waits for what does not come."""
+
+    def fails(stored: StoredUnit) -> bytes:
+        source.fetch(stored)
+        raise RetryableError("503", status=503)
+
+    with fetching(source, Growth(busy=lambda: 0.2), fails) as made:
+        made.add(UNITS)
+        source.answer(len(UNITS))
+        assert source.await_done(len(UNITS))
+    assert source.most <= 4
 
 
 def test_the_share_of_a_core_is_that_of_the_last_moments() -> None:

@@ -1,6 +1,8 @@
 """A playbook that is not run any more: its subscription is ended, and that stands in the ledger."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,9 +12,10 @@ from click.testing import CliRunner
 from counterplay.cli import playbook
 from counterplay.clock import now
 from counterplay.events import Unit
-from counterplay.store.database import Database, worker_lock
+from counterplay.store.database import Database, open_database, worker_lock
 from counterplay.store.feeds import Counts, FeedKey, FeedStore
 from counterplay.store.ledger import Ledger
+from counterplay.store.workers import WorkerStore, identity_of
 
 HOUR = datetime(2026, 3, 2, 8, tzinfo=UTC)
 SINCE = HOUR - timedelta(days=1)
@@ -33,6 +36,25 @@ def accounts(database: Database) -> dict[str, tuple[int, int, int, int, bool]]:
         row.playbook: (row.units, row.acknowledged, row.waiting, row.ended, row.balanced)
         for row in book.account(book.feeds())
     }
+
+
+@pytest.fixture
+def url(store: str) -> str:
+    """A subscription ends in the same way on SQLite and on PostgreSQL."""
+    return store
+
+
+@contextmanager
+def working(database: Database, url: str) -> Iterator[None]:
+    """A `playbook up` works on the store."""
+    if database.sqlite:
+        with worker_lock(url, "playbook up"):
+            yield
+        return
+    workers, identity = WorkerStore(database), identity_of(database.session)
+    workers.join(identity, "playbook up", 60)
+    yield
+    workers.leave(identity)
 
 
 @pytest.fixture
@@ -120,6 +142,14 @@ def test_a_polled_source_is_read_anew_for_it(database: Database, feeds: FeedStor
     assert gap.cause == "its subscription had been ended"
 
 
+def workspace(folder: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on this store, with the playbook `stays`."""
+    (folder / "counterplay.yaml").write_text(f"store: {url.replace('+psycopg', '')}\n")
+    (folder / "playbooks").mkdir()
+    (folder / "playbooks" / "stays.yaml").write_text("name: stays\n")
+    monkeypatch.chdir(folder)
+
+
 def test_the_command_ends_it_and_refuses_where_it_may_run(
     database: Database,
     feeds: FeedStore,
@@ -129,12 +159,9 @@ def test_the_command_ends_it_and_refuses_where_it_may_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The audit log has it; a playbook that a working process may run is left alone."""
-    (tmp_path / "counterplay.yaml").write_text(f"store: {url}\n")
-    (tmp_path / "playbooks").mkdir()
-    (tmp_path / "playbooks" / "stays.yaml").write_text("name: stays\n")
-    monkeypatch.chdir(tmp_path)
+    workspace(tmp_path, url, monkeypatch)
     runner = CliRunner()
-    with worker_lock(url, "playbook up"):
+    with working(database, url):
         refused = runner.invoke(playbook, ["ledger", "end", "stays"])
         ended = runner.invoke(playbook, ["ledger", "end", "gone"])
     assert refused.exit_code != 0
@@ -149,3 +176,18 @@ def test_the_command_ends_it_and_refuses_where_it_may_run(
         "playbook": "gone",
         "feeds": ["acme.exports acme"],
     }
+
+
+def test_a_worker_that_died_keeps_nobody_from_ending_it(
+    server_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: FeedKey
+) -> None:
+    """On PostgreSQL it stands in the table until others bury it, and there may be none."""
+    workspace(tmp_path, server_store, monkeypatch)
+    database = open_database(server_store)
+    try:
+        FeedStore(database).subscribe(key, "stays", SINCE)
+        WorkerStore(database).join(identity_of(database.session), "playbook up", -1)
+    finally:
+        database.close()
+    ended = CliRunner().invoke(playbook, ["ledger", "end", "stays"])
+    assert (ended.exit_code, ended.output) == (0, "stays: 1 subscription ended\n")
