@@ -447,9 +447,10 @@ def test_several_bad_units_that_are_left_over_are_set_aside_in_the_end(bench, la
     ended = bench.run(forward(bench))
     assert (ended.exit_code, len(lab.taken["collect"])) == (1, 6)
     reason = "503 busy (3 attempts, others were given)"
-    assert bench.rows("SELECT status, reason FROM cp_unit WHERE unit_key LIKE 'a%'") == [
-        ("quarantined", reason)
-    ] * 6
+    assert (
+        bench.rows("SELECT status, reason FROM cp_unit WHERE unit_key LIKE 'a%'")
+        == [("quarantined", reason)] * 6
+    )
     assert not any("trying again" in text for text in ended.notices.values())
 
 
