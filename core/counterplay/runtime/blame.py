@@ -63,12 +63,16 @@ class Blame:
             tried = self._tried[unit] = _Tried(began)
         compared = self._given_at is not None and tried.began < self._given_at
         self._failing[unit] = compared
-        several = len(self._failing) >= SEVERAL
-        if compared and not (several and not all(self._failing.values())):
+        if compared and (not self.several or all(self._failing.values())):
             return Fault.UNIT
-        tried.owed = tried.owed or (first and not several)
+        tried.owed = tried.owed or (first and not self.several)
         tried.alone += 1
-        return Fault.SOURCE if several or not others else Fault.OPEN
+        return Fault.SOURCE if self.several or not others else Fault.OPEN
+
+    @property
+    def several(self) -> bool:
+        """Have several units failed since the last one was given?"""
+        return len(self._failing) >= SEVERAL
 
     def owed(self, unit: int) -> int:
         """Attempts that count against the unit though they were not counted when they failed."""

@@ -167,25 +167,31 @@ class Reception:
         An attempt counts against the unit when others were given since it was first asked for. A source
         that gives none is in an outage, or blocked (a permission, a secret that cannot be read), and its
         units wait for the end of that. A unit without others to compare it with waits as well; a session
-        that is to end gives it up after `ALONE_ATTEMPTS`.
+        that is to end gives it up after `ALONE_ATTEMPTS`. Several that are left over and fail may be bad, or
+        what an outage caught on its way: their attempts count, and are made with the pauses of an outage.
         """
         stored = arrival.stored
         fault = self._blame.of(stored.id, arrival.began, others=self._others())
         if fault is Fault.UNIT and stored.attempts + 1 + self._blame.owed(stored.id) >= UNIT_ATTEMPTS:
             reason = f"{failure} ({UNIT_ATTEMPTS} attempts, others were given)"
             self._set_aside(stored, "quarantined", reason)
+            self._over()
         elif self._once and self._blame.alone(stored.id) >= ALONE_ATTEMPTS:
             reason = f"{failure} ({ALONE_ATTEMPTS} attempts, and no other unit came)"
             self._set_aside(stored, "quarantined", reason)
             self._over()
         elif fault is Fault.SOURCE:
             self._in_trouble(arrival, failure)
+        elif fault is Fault.UNIT and self._blame.several and isinstance(failure, RetryableError):
+            self._in_trouble(arrival, failure, counts=True)
         else:
             asked = failure.retry_after if isinstance(failure, RetryableError) else None
             delay = timedelta(seconds=asked or min(LONGEST_DELAY, 2.0**stored.attempts))
             self._store.postpone(stored.id, str(failure), now() + delay, failed=fault is Fault.UNIT)
 
-    def _in_trouble(self, arrival: Arrival, failure: BlockedError | RetryableError) -> None:
+    def _in_trouble(
+        self, arrival: Arrival, failure: BlockedError | RetryableError, *, counts: bool = False
+    ) -> None:
         """The source as a whole does not answer: its units wait, one tries it now and then, and people know.
 
         Requests that were under way when the pause began say nothing new, so they do not lengthen it.
@@ -197,7 +203,7 @@ class Reception:
             self._pause(max(asked, min(LONGEST_DELAY, 2.0 ** min(self._pauses, 9) / 4)))
         again = min(LONGEST_DELAY, 2.0 ** min(self._pauses + 1, 9))  # only after the others had their turn
         until = now() + timedelta(seconds=max(asked, again))
-        self._store.postpone(arrival.stored.id, str(failure), until, failed=False)
+        self._store.postpone(arrival.stored.id, str(failure), until, failed=counts)
         if self.trouble is None or _kind(self.trouble) != _kind(failure):
             waits = "; trying again, its units wait until it answers"
             self._told = f"{failure}{waits if isinstance(failure, RetryableError) else ''}"

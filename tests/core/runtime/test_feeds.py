@@ -446,6 +446,22 @@ def test_a_source_that_is_down_is_asked_less_and_less(bench, lab, put, monkeypat
     assert bench.rows("SELECT DISTINCT status FROM cp_unit") == [("listed",)]
 
 
+def test_several_bad_units_that_are_left_over_are_set_aside_in_the_end(bench, lab, put, monkeypatch) -> None:
+    """It may be an outage that caught them, so there are pauses; but the others came, and these never do."""
+    monkeypatch.setattr(reception, "UNIT_ATTEMPTS", 3)
+    for number in range(6):
+        put(f"a{number}", RetryableError("503 busy", status=503))
+        put(f"b{number}", body(f"e{number}"))
+    ended = bench.run(forward(bench))
+    assert (ended.exit_code, len(lab.taken["collect"])) == (1, 6)
+    reason = "503 busy (3 attempts, others were given)"
+    assert (
+        bench.rows("SELECT status, reason FROM cp_unit WHERE unit_key LIKE 'a%'")
+        == [("quarantined", reason)] * 6
+    )
+    assert not any("trying again" in text for text in ended.notices.values())
+
+
 def test_a_unit_that_is_alone_is_given_up_only_by_a_session_that_is_to_end(
     bench, lab, put, monkeypatch
 ) -> None:
