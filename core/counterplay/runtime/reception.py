@@ -27,8 +27,8 @@ from counterplay.store.feeds import FeedKey, FeedStore, StoredUnit
 
 UNIT_ATTEMPTS = 8
 """A unit that the source answers with an error this often, while it gives others, is quarantined."""
-ALONE_ATTEMPTS = 30
-"""With no other unit to compare it with, a unit is tried this often, for half an hour or so, before a session
+ALONE_ATTEMPTS = 12
+"""With no other unit to compare it with, a unit is tried this often, for ten minutes or so, before a session
 that is to end gives it up. One that follows its source goes on until others come, or the unit expires."""
 CUT_ATTEMPTS = 6
 """A unit that is cut off this often is taken as it is, and the ledger names it as partial."""
