@@ -1,13 +1,50 @@
 """The table of an hour's ids, held against a plain dictionary, in memory and by way of its pages."""
 
+import random
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from counterplay.store.key_hours import ENTRY, PAGE_BITS, Hour, digests, pages_of, prints_of
+
+COUNT = 12_000  # splits the buckets four times
+
+
+def spread(number: int) -> int:
+    return random.Random(number).getrandbits(64)
+
+
+def alike_at_first(number: int) -> int:
+    return (0xABC << 52) + number + 1
+
+
+def alike_at_last(number: int) -> int:
+    return (number + 1) << 45 | 5
+
+
+@pytest.mark.parametrize("made", [spread, alike_at_first, alike_at_last])
+def test_an_hour_remembers_what_it_was_told(made: Callable[[int], int]) -> None:
+    """However the fingerprints lie, each is known once with its last owner, and memory follows the count."""
+    hour, model = Hour(), dict[bytes, int]()
+    known = [made(number).to_bytes(8, "little") for number in range(COUNT)]
+    for start in range(0, COUNT, 100):
+        batch = [*known[start : start + 100], *known[start // 2 : start // 2 + 3]]
+        hits = hour.claim(batch, start)
+        assert hits == [
+            (index, model[one]) for index, one in enumerate(batch) if model.setdefault(one, start) != start
+        ] + ([(100 + place, 0) for place in range(3)] if start == 0 else [])
+    for one in known[::1000]:
+        hour.give(one, 7)
+        model[one] = 7
+    parts = dict(hour.pages())
+    entries = [part[at : at + ENTRY] for part in parts.values() for at in range(0, len(part), ENTRY)]
+    assert {one[:8]: int.from_bytes(one[8:], "little") for one in entries} == model
+    assert hour.count == len(entries) == len(model)
+    assert COUNT * ENTRY < hour.size < COUNT * ENTRY * 1.7
 
 
 def prints(numbers: Iterable[int]) -> tuple[bytes, ...]:
