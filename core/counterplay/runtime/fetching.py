@@ -17,6 +17,7 @@ from mmap import mmap
 from counterplay.budgets import ByteBudget
 from counterplay.clock import now
 from counterplay.runtime.growth import Growth
+from counterplay.runtime.units import Sliced
 from counterplay.store.feeds import StoredUnit
 
 READY = 10
@@ -30,7 +31,8 @@ _MAPPED = 1024 * 1024  # what a memory-mapped unit counts for: its bytes lie in 
 class Arrival:
     """A unit and its bytes, or the error that fetching it raised. `held`: bytes of the budget.
 
-    `began` and `at` are when it was asked for, and when it was here.
+    `began` and `at` are when it was asked for, and when it was here. `sliced`: what its bytes say, as far as
+    somebody looked.
     """
 
     stored: StoredUnit
@@ -39,6 +41,7 @@ class Arrival:
     held: int
     began: datetime
     at: datetime
+    sliced: Sliced | None = None
 
 
 class Fetching:
@@ -48,6 +51,7 @@ class Fetching:
         self,
         fetch: Callable[[StoredUnit], bytes | mmap],
         *,
+        look: Callable[[bytes], Sliced | None],
         name: str,
         parallel: int,
         held: ByteBudget,
@@ -56,9 +60,11 @@ class Fetching:
         stop: threading.Event,
         growth: Growth,
     ) -> None:
+        """`look` says what it can of bytes that have just come."""
         self._growth = growth
         self._grown = 0
         self._fetch = fetch
+        self._look = look
         self._name = name
         self._parallel = parallel
         self._held = held
@@ -147,9 +153,12 @@ class Fetching:
                 return
             stored, held = taken
             began = now()
+            sliced = None
             try:
                 body: bytes | mmap | None = self._fetch(stored)
                 error: Exception | None = None
+                if isinstance(body, bytes):  # at once, while the processor's cache still holds them
+                    sliced = self._look(body)
             except Exception as failure:
                 body, error = None, failure
             size = 0 if body is None else _MAPPED if isinstance(body, mmap) else len(body)
@@ -163,7 +172,7 @@ class Fetching:
                     self._grown += 1
                 if size:
                     self._guess = (7 * self._guess + size) // 8
-            self._arrived(Arrival(stored, body, error, size, began, now()))
+            self._arrived(Arrival(stored, body, error, size, began, now(), sliced))
             self.wake()
 
     def _next(self) -> tuple[StoredUnit, int] | None:

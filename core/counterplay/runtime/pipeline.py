@@ -32,7 +32,7 @@ from counterplay.runtime.reception import Reception
 from counterplay.runtime.serving import Serving
 from counterplay.runtime.settling import Settling
 from counterplay.runtime.subscribers import Subscriber
-from counterplay.runtime.units import Opener
+from counterplay.runtime.units import Opener, Sliced
 from counterplay.store.feeds import FeedKey, FeedStore, Fetched, StoredUnit
 from counterplay.store.key_claims import Owned
 from counterplay.store.runs import RunStore
@@ -120,6 +120,7 @@ class Pipeline:
         self._all_outboxes = [box for boxes in outboxes.values() for box in boxes]
         self._fetching = Fetching(
             self._fetch,
+            look=self._look,
             name=label,
             parallel=trigger.parallel if isinstance(trigger, FeedTrigger) else 1,
             held=shared.held,
@@ -236,6 +237,9 @@ class Pipeline:
         if body is None:
             raise GoneError("its spooled page is gone from the store")
         return body
+
+    def _look(self, body: bytes) -> Sliced | None:
+        return self._opener.sliced(body)
 
     # --- the mill ---------------------------------------------------------------------------------
 

@@ -107,7 +107,7 @@ class Reception:
             "unit": stored.unit.id,
         }
         try:
-            opened = self._opener.open(stored, arrival.body, meta)
+            opened = self._opener.open(stored, arrival.body, meta, arrival.sliced)
         except Exception as error:
             failure = as_work_error(error, f"the trigger {self._key.trigger}")
             self._board.release(work, again=True)

@@ -28,6 +28,20 @@ _CHUNK = 8 * 1024  # it stays in the nearest cache
 _DECODED_AT_ONCE = 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class Sliced:
+    """What the bytes of a plain unit, an array of objects, say of it; `checks` are checksums of its events.
+
+    `keys` and `hours` are None where fields are going to be decoded, which tell them, too.
+    """
+
+    digest: str
+    raws: Sequence[Slice]
+    checks: Sequence[int]
+    keys: Sequence[str | None] | None
+    hours: Sequence[int] | None
+
+
 @dataclass(slots=True)
 class Opened:
     """A unit's events in order: their bytes, their place in the unit, their id, and named fields.
@@ -50,18 +64,16 @@ class Opened:
     whole: bool
     complete: bool = False
     letters: list[DeadLetter] = field(default_factory=list)
+    checks: Sequence[int] = ()
 
     def owned_keys(self) -> UnitKeys:
         """The ids that the store has to look at, with the checksums of their events."""
         again = self.stored.digest is not None
         if all(self.keys):
-            checks = list(map(zlib.crc32, self.raws))
             keys: Sequence[Any] = self.keys
-            return UnitKeys(self.stored.id, keys, self.positions, self.hours, checks, again)
+            return UnitKeys(self.stored.id, keys, self.positions, self.hours, self.checks, again)
         found = [
-            (key, position, hour, zlib.crc32(raw))
-            for key, position, hour, raw in zip(self.keys, self.positions, self.hours, self.raws, strict=True)
-            if key
+            one for one in zip(self.keys, self.positions, self.hours, self.checks, strict=True) if one[0]
         ]
         columns: Sequence[Any] = list(zip(*found, strict=True)) or ((), (), (), ())
         names, positions, hours, sums = columns
@@ -84,6 +96,7 @@ class Opener:
         self._decodes_all = whole
         self._id, self._time = trigger.id_field, trigger.time_field
         self._members = decoding.members_of(trigger)
+        self._plain = not isinstance(trigger, FeedTrigger) or type(trigger).split is FeedTrigger.split
         self._fields: Any = None
         if wanted:
             names = {*self._members, *wanted}
@@ -98,17 +111,45 @@ class Opener:
         )
         self._marks: Any = msgspec.json.Decoder(list[mark])
 
-    def open(self, stored: StoredUnit, body: bytes | mmap, meta: JsonObject) -> Opened:
-        """PermanentError: the bytes are no unit. What a trigger's own code raises passes through."""
+    def sliced(self, body: bytes | mmap) -> Sliced | None:
+        """What can be said of a unit by its bytes alone, in any thread: none of a trigger's code is called.
+
+        None: it is not a plain one, `open` takes it apart with care.
+        """
+        if not self._id or not self._plain:
+            return None
+        keys: Sequence[str | None] | None = None
+        hours: Sequence[int] | None = None
+        try:
+            raws = _ARRAY.decode(body)
+            if self._fields is None and not self._complete(body):
+                if not _is_utf8(body):
+                    return None
+                marks = self._marks.decode(body)
+                keys = _keys([one.key for one in marks])
+                hours = self._hours_of([one.time for one in marks])
+        except (ValueError, RecursionError):  # of msgspec, and of bytes that are no UTF-8
+            return None
+        checks = list(map(zlib.crc32, raws))
+        return Sliced(hashlib.sha256(body).hexdigest(), raws, checks, keys, hours)
+
+    def open(
+        self, stored: StoredUnit, body: bytes | mmap, meta: JsonObject, sliced: Sliced | None = None
+    ) -> Opened:
+        """PermanentError: the bytes are no unit. What a trigger's own code raises passes through.
+
+        `sliced`: what was said of the body before.
+        """
         trigger = self._trigger
         meta.update(trigger.meta(stored.unit))
         parts = None
         if isinstance(trigger, FeedTrigger):
             parts = trigger.split(body)  # type: ignore[arg-type]  # a memory map reads like bytes
-        digest = hashlib.sha256(body).hexdigest()
-        opened = self._whole(stored, body, digest, meta) if parts is None and self._id else None
-        if opened is not None:
-            return opened
+        if parts is None and (sliced := sliced or self.sliced(body)) is not None:
+            opened = self._whole(stored, body, sliced, meta)
+            if opened is not None:
+                return opened
+        digest = hashlib.sha256(body).hexdigest() if sliced is None else sliced.digest
         found = (
             decoding.elements(bytes(body), self._members) if parts is None else decoding.of_lines(iter(parts))
         )
@@ -125,27 +166,44 @@ class Opener:
             return None
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
-    def _whole(self, stored: StoredUnit, body: bytes | mmap, digest: str, meta: JsonObject) -> Opened | None:
+    def _complete(self, body: bytes | mmap) -> bool:
+        """All of its events are going to be decoded."""
+        return self._decodes_all and len(body) <= _DECODED_AT_ONCE
+
+    def _hours_of(self, times: list[Any]) -> list[int]:
+        return _hours(times) if self._time else [UNTIMED] * len(times)
+
+    def _whole(
+        self, stored: StoredUnit, body: bytes | mmap, sliced: Sliced, meta: JsonObject
+    ) -> Opened | None:
         """The fast way, for a unit that is what it should be."""
-        try:
-            raws = _ARRAY.decode(body)
-            complete = self._decodes_all and len(body) <= _DECODED_AT_ONCE
-            fields = _objects(body) if complete else self._fields.decode(body) if self._fields else None
-            marks = self._marks.decode(body) if fields is None else ()
-        except (ValueError, RecursionError):  # of msgspec, orjson, and of bytes that are no UTF-8
-            return None
-        if not complete and not _is_utf8(body):
-            return None
-        if fields is None:
-            ids, times = [one.key for one in marks], [one.time for one in marks]
-        else:
+        keys, hours, fields, complete = sliced.keys, sliced.hours, None, False
+        if keys is None or hours is None:
+            complete = self._complete(body)
+            try:
+                fields = _objects(body) if complete else self._fields.decode(body)
+            except (ValueError, RecursionError):  # of orjson, msgspec
+                return None
+            if not complete and not _is_utf8(body):
+                return None
             name, time = self._id or "", self._time or ""
-            ids, times = [one.get(name) for one in fields], [one.get(time) for one in fields]
-        keys = _keys(ids)
-        hours = _hours(times) if self._time else [UNTIMED] * len(raws)
-        positions = range(len(raws))
+            keys = _keys([one.get(name) for one in fields])
+            hours = self._hours_of([one.get(time) for one in fields])
+        raws = sliced.raws
         return Opened(
-            stored, len(body), digest, meta, raws, positions, keys, hours, fields, len(raws), True, complete
+            stored,
+            len(body),
+            sliced.digest,
+            meta,
+            raws,
+            range(len(raws)),
+            keys,
+            hours,
+            fields,
+            len(raws),
+            True,
+            complete,
+            checks=sliced.checks,
         )
 
     def _with_care(
@@ -182,6 +240,7 @@ class Opener:
             found.total,
             found.whole,
             letters=letters,
+            checks=list(map(zlib.crc32, raws)),
         )
 
 
