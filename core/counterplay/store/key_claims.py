@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import sqlalchemy as sa
 
-from counterplay.store.key_hours import Hour, digests, key_at, place_of, prints_of
+from counterplay.store.key_hours import Hour, digests, key_at, place_of, prints_of, tag
 from counterplay.store.key_pages import Pages
 from counterplay.store.key_pages import write as write_pages
 from counterplay.store.tables import acknowledgement, key_hour, unit, unit_keys
@@ -20,9 +19,6 @@ UNTIMED = -1
 _SET_ASIDE = ("quarantined", "lost")
 
 # Built once: building a statement costs more than running it.
-_HELD = sa.select(unit_keys.c.unit_id, unit_keys.c["keys"], unit_keys.c.checks).where(
-    unit_keys.c.unit_id.in_(sa.bindparam("owners", expanding=True))
-)
 _ASIDE = (
     sa.select(unit.c.id)
     .outerjoin(acknowledgement, acknowledgement.c.unit_id == unit.c.id)
@@ -31,6 +27,19 @@ _ASIDE = (
         unit.c.status.in_(_SET_ASIDE),
         acknowledgement.c.unit_id.is_(None),
     )
+)
+_HELD = (
+    sa.select(
+        unit_keys.c.unit_id,
+        unit_keys.c["keys"],
+        unit_keys.c.checks,
+        sa.and_(
+            unit.c.status.in_(_SET_ASIDE),
+            ~sa.exists().where(acknowledgement.c.unit_id == unit.c.id),
+        ).label("aside"),
+    )
+    .join(unit, unit.c.id == unit_keys.c.unit_id)
+    .where(unit_keys.c.unit_id.in_(sa.bindparam("owners", expanding=True)))
 )
 _INSERT_KEYS, _INSERT_HOURS = unit_keys.insert(), key_hour.insert()
 
@@ -77,6 +86,7 @@ class _Entered:
 
     keys: UnitKeys
     packed: bytes
+    prints: Sequence[bytes]
     places: dict[int, list[int]]
     hits: dict[int, list[tuple[int, int]]]
 
@@ -90,44 +100,51 @@ class Claim:
         self._feed_id = feed_id
         self._blobs: dict[int, tuple[bytes, bytes]] = {}  # what owners hold: keys and checks
         self._before: dict[int, tuple[bytes, bytes]] = {}  # what units of this claim held before it
-        self._aside: set[int] = set()
         self._new: dict[int, tuple[bytes, bytes]] = {}
         self._index: list[dict[str, int]] = []
         self._hours: dict[int, Hour | Pages] = {}
-        self._wanted: Counter[int] = Counter()
 
-    def plan(self, batch: Sequence[UnitKeys]) -> None:
-        """Count the ids of each hour, which says where they are looked for."""
-        for one in batch:
-            self._wanted.update(one.hours)
-
-    def _hour(self, number: int) -> Hour | Pages:
+    def _hour(self, number: int, wanted: int = 0) -> Hour | Pages:
         found = self._hours.get(number)
         if found is None:
-            found = self._hours[number] = self._store.hour(
-                self._connection, self._feed_id, number, self._wanted[number]
-            )
+            found = self._hours[number] = self._store.hour(self._connection, self._feed_id, number, wanted)
         return found
 
-    def enter(self, one: UnitKeys) -> _Entered:
-        """Enter the ids that are new into the tables of their hours."""
-        packed = digests(one.keys)
-        prints = prints_of(packed)
-        by_hour: dict[int, list[int]] = {number: [] for number in set(one.hours)}
-        if len(by_hour) == 1:
-            by_hour[one.hours[0]] = list(range(len(prints)))
-        else:
-            for place, number in enumerate(one.hours):
-                by_hour[number].append(place)
-        hits: dict[int, list[tuple[int, int]]] = {}
-        for number, places in by_hour.items():
-            table = self._hour(number)
-            theirs = prints if len(places) == len(prints) else [prints[place] for place in places]
-            found = table.claim(theirs, one.unit_id)
-            if found:
-                hits[number] = [(places[index], owner) for index, owner in found]
-        self._blobs[one.unit_id] = packed, struct.pack(f"<{len(one.checks)}I", *one.checks)
-        return _Entered(one, packed, by_hour, hits)
+    def enter(self, batch: Sequence[UnitKeys]) -> list[_Entered]:
+        """Enter the ids that are new into the tables of their hours, unit by unit in order."""
+        entered: list[_Entered] = []
+        hours: dict[int, list[tuple[_Entered, list[int]]]] = {}  # the places of ids of each hour, by unit
+        for one in batch:
+            packed = digests(one.keys)
+            by_hour: dict[int, list[int]] = {number: [] for number in set(one.hours)}
+            if len(by_hour) == 1:
+                by_hour[one.hours[0]] = list(range(len(one.keys)))
+            else:
+                for place, number in enumerate(one.hours):
+                    by_hour[number].append(place)
+            entered.append(_Entered(one, packed, prints_of(packed), by_hour, {}))
+            for number, places in by_hour.items():
+                hours.setdefault(number, []).append((entered[-1], places))
+            self._blobs[one.unit_id] = packed, struct.pack(f"<{len(one.checks)}I", *one.checks)
+        for number, parts in hours.items():
+            self._enter(number, parts)
+        return entered
+
+    def _enter(self, number: int, parts: Sequence[tuple[_Entered, list[int]]]) -> None:
+        """The ids of one hour, of all units at once."""
+        prints: list[bytes] = []
+        tags: list[bytes] = []
+        for one, places in parts:
+            known = one.prints
+            prints += known if len(places) == len(known) else [known[place] for place in places]
+            tags += [tag(one.keys.unit_id)] * len(places)
+        found = self._hour(number, len(prints)).claim(prints, tags)
+        if not found:
+            return
+        where = [(one, place) for one, places in parts for place in places]
+        for index, owner in found:
+            one, place = where[index]
+            one.hits.setdefault(number, []).append((place, owner))
 
     def look_up(self, entered: Sequence[_Entered]) -> None:
         """Read at once what is on disk about the owners of known ids, and about units that came again."""
@@ -139,9 +156,11 @@ class Claim:
         wanted = [*owners, *again]
         for start in range(0, len(wanted), 500):
             rows = self._connection.execute(_HELD, {"owners": wanted[start : start + 500]})
-            for owner, keys, checks in rows:
-                (self._before if owner in again else self._blobs)[owner] = (keys, checks)
-        self._aside = set_aside(self._connection, owners)
+            for owner, keys, checks, aside in rows:
+                if owner in again:
+                    self._before[owner] = (keys, checks)
+                elif not aside:  # what was set aside before anybody had it owns nothing
+                    self._blobs[owner] = (keys, checks)
 
     def decide(self, one: _Entered) -> Owned:
         """Which known ids are duplicates, and which ids this unit owns from now on."""
@@ -168,7 +187,7 @@ class Claim:
         seen: dict[bytes, int] | None = None  # of those; only needed where one of them comes twice
         for place, owner in hits.items():
             key = key_at(one.packed, place)
-            if owner != unit_id and owner not in self._aside:
+            if owner != unit_id:
                 keys, sums = self._blobs.get(owner, (b"", b""))
                 at = place_of(keys, key)
                 if at is not None:

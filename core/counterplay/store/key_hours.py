@@ -48,16 +48,22 @@ def give(bucket: Bucket, one: bytes, owner: int) -> None:
     _OWNER.pack_into(bucket, find(bucket, one) + _PRINT, owner)
 
 
+def tag(owner: int) -> bytes:
+    """A unit as entries name it."""
+    return _OWNER.pack(owner)
+
+
 def claim(
     buckets: Sequence[Bucket] | Mapping[int, Bucket],
     places: Sequence[int],
     prints: Sequence[bytes],
-    owner: int,
+    tags: Sequence[bytes],
 ) -> list[tuple[int, int]]:
-    """Enter those that are not there into the buckets at their places; (index, owner) of those that are."""
+    """Enter those that are not there into the buckets at their places, each with the tag of its unit;
+    (index, owner) of those that are.
+    """
     hits: list[tuple[int, int]] = []
-    mine = _OWNER.pack(owner)
-    for index, (one, place) in enumerate(zip(prints, places, strict=True)):
+    for index, (one, place, mine) in enumerate(zip(prints, places, tags, strict=True)):
         bucket = buckets[place]
         at = bucket.find(one)
         if at > 0 and at % ENTRY:
@@ -92,11 +98,11 @@ class Hour:
         """Bytes in memory, to a few per cent."""
         return len(self._buckets) * _BUCKET + int(self.count * ENTRY * _GROWS)
 
-    def claim(self, prints: Sequence[bytes], owner: int) -> list[tuple[int, int]]:
-        """Enter those that are not there; (index, owner) of those that are."""
+    def claim(self, prints: Sequence[bytes], tags: Sequence[bytes]) -> list[tuple[int, int]]:
+        """Enter those that are not there, each with the tag of its unit; (index, owner) of those that are."""
         shift = _FIRST_BITS - self._bits
         places = [first >> shift for first in _firsts(b"".join(prints), _PRINT)]
-        hits = claim(self._buckets, places, prints, owner)
+        hits = claim(self._buckets, places, prints, tags)
         self.count += len(prints) - len(hits)
         self._spread()
         return hits

@@ -42,11 +42,11 @@ class Pages:
         self._pages: dict[int, Bucket] = {}
         self._changed: set[int] = set()
 
-    def claim(self, prints: Sequence[bytes], owner: int) -> list[tuple[int, int]]:
-        """Enter those that are not there; (index, owner) of those that are."""
+    def claim(self, prints: Sequence[bytes], tags: Sequence[bytes]) -> list[tuple[int, int]]:
+        """Enter those that are not there, each with the tag of its unit; (index, owner) of those that are."""
         pages = pages_of(prints)
         self._read(set(pages))
-        hits = key_hours.claim(self._pages, pages, prints, owner)
+        hits = key_hours.claim(self._pages, pages, prints, tags)
         known = {index for index, _ in hits}
         self._changed.update(page for index, page in enumerate(pages) if index not in known)
         return hits

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import sqlalchemy as sa
 
 from counterplay.store.key_claims import Claim, Owned, UnitKeys
-from counterplay.store.key_hours import Hour, prints_of
+from counterplay.store.key_hours import Hour, prints_of, tag
 from counterplay.store.key_pages import Pages, seal, sealed, unseal
 from counterplay.store.tables import key_hour, key_page, unit, unit_keys
 
@@ -49,8 +49,7 @@ class KeyStore:
     def claim(self, connection: sa.Connection, feed_id: int, batch: Sequence[UnitKeys]) -> list[Owned]:
         """Own those ids that no other unit owns, unit by unit in order."""
         claim = Claim(self, connection, feed_id)
-        claim.plan(batch)
-        entered = [claim.enter(one) for one in batch if one.keys or one.again]
+        entered = claim.enter([one for one in batch if one.keys or one.again])
         claim.look_up(entered)
         found = {one.keys.unit_id: claim.decide(one) for one in entered}
         claim.write()
@@ -91,7 +90,7 @@ class KeyStore:
                 .order_by(key_hour.c.unit_id)
             )
             for owner, first, count, keys in rows:
-                found.claim(prints_of(keys[16 * first : 16 * (first + count)]), owner)
+                found.claim(prints_of(keys[16 * first : 16 * (first + count)]), [tag(owner)] * count)
         return found
 
     def _sealed_hours(self, connection: sa.Connection, feed_id: int) -> set[int]:

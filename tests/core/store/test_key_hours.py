@@ -3,13 +3,13 @@
 import random
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from counterplay.store.key_hours import ENTRY, PAGE_BITS, Hour, digests, pages_of, prints_of
+from counterplay.store.key_hours import ENTRY, PAGE_BITS, Hour, digests, pages_of, prints_of, tag
 
 COUNT = 12_000  # splits the buckets four times
 
@@ -33,7 +33,7 @@ def test_an_hour_remembers_what_it_was_told(made: Callable[[int], int]) -> None:
     known = [made(number).to_bytes(8, "little") for number in range(COUNT)]
     for start in range(0, COUNT, 100):
         batch = [*known[start : start + 100], *known[start // 2 : start // 2 + 3]]
-        hits = hour.claim(batch, start)
+        hits = hour.claim(batch, by(start, batch))
         assert hits == [
             (index, model[one]) for index, one in enumerate(batch) if model.setdefault(one, start) != start
         ] + ([(100 + place, 0) for place in range(3)] if start == 0 else [])
@@ -45,6 +45,11 @@ def test_an_hour_remembers_what_it_was_told(made: Callable[[int], int]) -> None:
     assert {one[:8]: int.from_bytes(one[8:], "little") for one in entries} == model
     assert hour.count == len(entries) == len(model)
     assert COUNT * ENTRY < hour.size < COUNT * ENTRY * 1.7
+
+
+def by(owner: int, ids: Sized) -> list[bytes]:
+    """The tags of ids that all belong to one unit."""
+    return [tag(owner)] * len(ids)
 
 
 def prints(numbers: Iterable[int]) -> tuple[bytes, ...]:
@@ -82,7 +87,7 @@ def test_an_hour_knows_what_a_dictionary_knows(
             if number in owners:
                 expected.append((index, owners[number]))
             owners.setdefault(number, owner)
-        assert hour.claim(prints(numbers), owner) == expected
+        assert hour.claim(prints(numbers), by(owner, numbers)) == expected
         assert hour.count == len(owners)
         if numbers:
             hour.give(prints(numbers[-1:])[0], given)
@@ -96,18 +101,20 @@ def test_an_hour_of_many_ids_comes_back_from_its_pages() -> None:
     """Of more buckets than there are pages, too."""
     hour = Hour(long=1)
     everything = prints(range(6000))
-    assert hour.claim(everything, 7) == []
-    assert through_pages(hour, 1).claim(everything, 8) == [(index, 7) for index in range(6000)]
+    assert hour.claim(everything, by(7, everything)) == []
+    assert through_pages(hour, 1).claim(everything, by(8, everything)) == [
+        (index, 7) for index in range(6000)
+    ]
 
 
 def test_an_entry_is_not_found_across_two_others() -> None:
     """What looks like a fingerprint where one entry ends and the next begins is none."""
     hour = Hour()
     first, second, third = b"\x01" * 8, b"\x02" * 8, b"\x03" * 4 + b"\x02" * 4
-    assert hour.claim((first,), int.from_bytes(b"\x03" * 4, "little")) == []
-    assert hour.claim((second,), 5) == []
-    assert hour.claim((third,), 6) == []
-    assert hour.claim((third, second, first), 9) == [(0, 6), (1, 5), (2, 0x03030303)]
+    assert hour.claim((first,), (b"\x03" * 4,)) == []
+    assert hour.claim((second,), (tag(5),)) == []
+    assert hour.claim((third,), (tag(6),)) == []
+    assert hour.claim((third, second, first), by(9, range(3))) == [(0, 6), (1, 5), (2, 0x03030303)]
 
 
 def test_ids_that_are_nearly_alike_go_to_different_pages() -> None:
