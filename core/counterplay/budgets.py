@@ -264,6 +264,11 @@ class ByteBudget:
             self.held += size
             return True
 
+    def fits(self, size: int) -> bool:
+        """Whether `take` would hold it now."""
+        with self._lock:
+            return not self.held or self.held + size <= self.limit
+
     def change(self, by: int) -> None:
         """What was held turned out larger or smaller, or is given back."""
         with self._lock:

@@ -120,6 +120,12 @@ class Fetching:
             self._changed.notify_all()
 
     @property
+    def coming(self) -> bool:
+        """Something is being fetched, or is about to be."""
+        with self._changed:
+            return bool(self.active or (self._may_fetch() and self._held.fits(self._guess)))
+
+    @property
     def queued(self) -> int:
         return len(self._queue)
 
@@ -180,13 +186,17 @@ class Fetching:
             while True:
                 if self._closed:
                     return None
-                pause = self._paused_until - time.monotonic()
-                held_back = pause > 0.0 or (self._probing and self._probe_out)
-                room = self._queue and self._backlog() < READY and not held_back
-                if room and not self._stop.is_set() and self._held.take(self._guess):
+                if self._may_fetch() and self._held.take(self._guess):
                     self.active += 1
                     self._probe_out = self._probing
                     return self._queue.popleft(), self._guess
+                pause = self._paused_until - time.monotonic()
                 self._idle += 1
                 self._changed.wait(min(pause, 0.25) if pause > 0.0 else 0.25)
                 self._idle -= 1
+
+    def _may_fetch(self) -> bool:
+        """There is something to fetch, and nothing but the budget of bytes says to wait."""
+        held_back = self._paused_until > time.monotonic() or (self._probing and self._probe_out)
+        room = self._queue and self._backlog() < READY and not held_back
+        return bool(room) and not self._closed and not self._stop.is_set()

@@ -26,6 +26,7 @@ class Gate:
 
     def __init__(self) -> None:
         self._free = UNRECORDED
+        self._waiting = 0
         self._changed = threading.Condition()
 
     @property
@@ -33,11 +34,20 @@ class Gate:
         """Nothing more is sent before something is on record."""
         return not self._free
 
+    @property
+    def wanted(self) -> bool:
+        """Somebody waits for something to be on record."""
+        return self.shut and self._waiting > 0
+
     def enter(self, patience: float) -> bool:
         """Take a place, or give up after `patience` seconds."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._free, patience):
-                return False
+            self._waiting += 1
+            try:
+                if not self._changed.wait_for(lambda: self._free, patience):
+                    return False
+            finally:
+                self._waiting -= 1
             self._free -= 1
             return True
 

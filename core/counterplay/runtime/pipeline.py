@@ -41,6 +41,8 @@ BYTES_HELD = 5 * 1024 * 1024
 _GROUP = 16
 _GROUP_BYTES = 4 * 1024 * 1024
 _LINGER = 0.02
+_RECORD_SOON = 0.01
+_FEW_OUTCOMES = 2
 _BATCH_WAIT = 0.05
 _FEW = 40  # units that are queued: time to look for more
 _BATCHES_WAITING = 3
@@ -108,6 +110,7 @@ class Pipeline:
         self._busy = False
         self._draining = False
         self._first_arrival = 0.0
+        self._first_outcome = 0.0
         self._spooled = not isinstance(trigger, FeedTrigger)
         outboxes = {
             one.name: [
@@ -219,13 +222,16 @@ class Pipeline:
                 self._first_arrival = time.monotonic()
             self._arrivals.append(arrival)
             waiting = len(self._arrivals)
-            if waiting == 1 or waiting >= _GROUP // 2 or not self._fetching.active:
+            if waiting == 1 or waiting >= _GROUP // 2 or not self._fetching.coming:
                 self._changed.notify_all()  # the mill would find nothing to do at the others
 
     def _reported(self, outcome: Outcome) -> None:
         with self._changed:
+            if not self._outcomes:
+                self._first_outcome = time.monotonic()
             self._outcomes.append(outcome)
-            self._changed.notify_all()
+            if len(self._outcomes) == 1 or self._may_record():
+                self._changed.notify_all()
 
     def _others_coming(self) -> bool:
         return bool(self._fetching.active or self._fetching.queued or self._arrivals)
@@ -288,7 +294,9 @@ class Pipeline:
                 sending = sum(box.sending for box in self._all_outboxes)
                 if stopping and not self._outcomes and not sending and not self._board.ready:
                     return None, []
-                if self._outcomes or self._board.ready or (self._arrivals and self._may_open(stopping)):
+                if (self._outcomes or self._board.ready) and (stopping or self._may_record()):
+                    break
+                if self._arrivals and self._may_open(stopping):
                     break
                 if not stopping and self._wants_units():
                     break
@@ -311,9 +319,18 @@ class Pipeline:
         """Open what has arrived now, or wait a moment for more to share a transaction with?"""
         if stopping or self._clogged():
             return False
-        if len(self._arrivals) >= _GROUP // 2 or not self._fetching.active:
+        if len(self._arrivals) >= _GROUP // 2 or not self._fetching.coming:
             return True
         return time.monotonic() - self._first_arrival >= _LINGER
+
+    def _may_record(self) -> bool:
+        """Record what was delivered now, or wait a moment for more to share a transaction with?"""
+        if len(self._outcomes) >= _FEW_OUTCOMES or any(box.gate.wanted for box in self._all_outboxes):
+            return True
+        coming = self._arrivals or self._fetching.coming
+        if not coming and sum(box.sending for box in self._all_outboxes) <= len(self._outcomes):
+            return True
+        return time.monotonic() - self._first_outcome >= _RECORD_SOON
 
     def _clogged(self) -> bool:
         """Batches wait for their turn: more of them would only cost memory."""
@@ -330,6 +347,8 @@ class Pipeline:
         ]
 
     def _pause(self) -> float:
+        if self._outcomes or self._board.ready:
+            return max(0.001, self._first_outcome + _RECORD_SOON - time.monotonic())
         if self._arrivals and not self._clogged():
             return max(0.001, self._first_arrival + _LINGER - time.monotonic())
         due = self._due_at - time.monotonic() if self._fetching.queued <= _FEW else 0.2
