@@ -73,6 +73,9 @@ class Tenant(Connection):
         self.graph_url = str(settings.get("graph_url") or cloud.graph).rstrip("/")
         self.activity_url = str(settings.get("activity_url") or cloud.activity).rstrip("/")
         self.defender_url = str(settings.get("defender_url") or cloud.defender).rstrip("/")
+        known = ((GRAPH, self.graph_url), (ACTIVITY, self.activity_url), (ENDPOINT, self.defender_url))
+        self._places = tuple((name, url, _origin(url)) for name, url in known if url)
+        self._activity_origin = _origin(self.activity_url)
         scale = settings.get("limits_scale")
         self._scale = 1.0 if scale is None else float(scale)
         from counterplay_m365.credentials import credential  # naming the modules has to be quick
@@ -108,10 +111,10 @@ class Tenant(Connection):
         return Graph(context).verified_domains()
 
     def origins(self) -> Collection[str]:
-        return tuple({_origin(url): None for _, url in self._urls()})
+        return tuple({origin: None for _, _, origin in self._places})
 
     def requests_per_minute(self, origin: str) -> float | None:
-        if origin != _origin(self.activity_url):
+        if origin != self._activity_origin:
             return None
         return float(self.settings.get("requests_per_minute") or REQUESTS_PER_MINUTE)
 
@@ -140,7 +143,7 @@ class Tenant(Connection):
         return self._ids.get(name, name)
 
     def service(self, origin: str) -> str:
-        here = [name for name, url in self._urls() if _origin(url) == origin]
+        here = [name for name, _, one in self._places if one == origin]
         named = [name for name in here if name != ENDPOINT] or here  # it may stand behind Graph's host
         return named[0] if len(named) == 1 else "Microsoft 365"
 
@@ -252,13 +255,10 @@ class Tenant(Connection):
 
         return shared_cache(find_state_dir() / "tokens" / "m365.cache")
 
-    def _urls(self) -> tuple[tuple[str, str], ...]:
-        known = ((GRAPH, self.graph_url), (ACTIVITY, self.activity_url), (ENDPOINT, self.defender_url))
-        return tuple((name, url) for name, url in known if url)
-
     def _service_of(self, url: str) -> str:
         """Which service an address belongs to. Several may stand behind one host, so its path tells."""
-        here = [(name, base) for name, base in self._urls() if _origin(base) == _origin(url)]
+        origin = _origin(url)
+        here = [(name, base) for name, base, one in self._places if one == origin]
         if len(here) == 1:
             return here[0][0]
         if "/activity/feed/" in urlsplit(url).path:

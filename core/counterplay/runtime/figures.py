@@ -43,6 +43,13 @@ class Figures:
             with self._lock:
                 self._counts[name] += count
 
+    def add_all(self, counts: Mapping[str, int]) -> None:
+        """Several at once."""
+        with self._lock:
+            for name, count in counts.items():
+                if count:
+                    self._counts[name] += count
+
     def __getitem__(self, name: str) -> int:
         return self._counts[name]
 
@@ -96,6 +103,10 @@ class FeedFigures(Figures):
     def add(self, name: str, count: int = 1) -> None:
         super().add(name, count)
         self._whole.add(name, count)
+
+    def add_all(self, counts: Mapping[str, int]) -> None:
+        super().add_all(counts)
+        self._whole.add_all(counts)
 
     def notice(self, about: str, text: str | None) -> None:
         self._whole.notice(about, text)

@@ -486,11 +486,15 @@ class Pipeline:
         work.happened = self._opener.first_time(work.opened)
         if work.stored.status == "listed":
             self._measure(work)
-            self._figures.add("units")
-            self._figures.add("collected", work.opened.total)
-            self._figures.add("bytes", work.opened.size)
-            self._figures.add("duplicates", len(owned.duplicates))
-            self._figures.add("broken", len(work.opened.letters))
+            self._figures.add_all(
+                {
+                    "units": 1,
+                    "collected": work.opened.total,
+                    "bytes": work.opened.size,
+                    "duplicates": len(owned.duplicates),
+                    "broken": len(work.opened.letters),
+                }
+            )
             if letters := work.opened.letters:
                 self._figures.notice(
                     f"{self.label} {work.stored.unit.id}",

@@ -13,6 +13,7 @@ from counterplay.store.deliveries import bury
 from counterplay.store.feed_records import Fetched
 from counterplay.store.key_claims import Owned, set_aside
 from counterplay.store.keys import KeyStore
+from counterplay.store.statements import execute_many
 from counterplay.store.tables import acknowledgement, dead_letter, unit
 from counterplay.store.waiting import waiting_for
 
@@ -64,7 +65,8 @@ class Claims:
         claimed.update(self._claimed(connection, feed_id, stale))
         owned = [claimed.get(one.unit.id) or known[one.unit.id] for one in fetched]
         moment = to_text(now())
-        connection.execute(
+        execute_many(
+            connection,
             _FETCHED,
             [
                 {

@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 
+import orjson
 import sqlalchemy as sa
 
 from counterplay.clock import now, to_text
 from counterplay.store.database import Database, storable
 from counterplay.store.feed_records import Acknowledged, Counts, DeadLetter, Delivered
 from counterplay.store.ranges import Positions
-from counterplay.store.statements import insert_or_ignore
+from counterplay.store.statements import execute_many, insert_or_ignore
 from counterplay.store.tables import acknowledgement, dead_letter, delivery, spool
 from counterplay.store.waiting import waiting_for
 
@@ -38,7 +39,8 @@ class Deliveries:
         """Keep receipts, and what playbooks are done with; a spooled page goes with the last of them."""
         moment = to_text(now())
         if deliveries:
-            connection.execute(
+            execute_many(
+                connection,
                 _INSERT,
                 [
                     {
@@ -48,7 +50,7 @@ class Deliveries:
                         "digest": one.digest,
                         "positions": one.positions,
                         "records": len(one.receipts),
-                        "receipts": json.dumps(one.receipts),
+                        "receipts": _list(one.receipts),
                         "at": moment,
                     }
                     for one in deliveries
@@ -56,7 +58,8 @@ class Deliveries:
             )
         if not acknowledged:
             return
-        connection.execute(
+        execute_many(
+            connection,
             insert_or_ignore(connection, acknowledgement),
             [
                 {"unit_id": one.unit_id, "playbook": one.playbook, **_columns(one.counts), "at": moment}
@@ -106,6 +109,13 @@ class Deliveries:
                 )
             ).scalars()
             return Positions(position for position in rows if position is not None)
+
+
+def _list(texts: Sequence[str]) -> str:
+    try:
+        return orjson.dumps(texts).decode()
+    except TypeError:  # half a surrogate pair, which JSON can only escape
+        return json.dumps(texts)
 
 
 def _columns(counts: Counts) -> dict[str, int]:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from counterplay.store.key_hours import Hour, digests, key_at, place_of, prints_of, tag
 from counterplay.store.key_pages import Pages
 from counterplay.store.key_pages import write as write_pages
+from counterplay.store.statements import execute_many
 from counterplay.store.tables import acknowledgement, key_hour, unit, unit_keys
 
 UNTIMED = -1
@@ -262,7 +263,8 @@ class Claim:
             self._connection.execute(sa.delete(unit_keys).where(unit_keys.c.unit_id.in_(known)))
             self._connection.execute(sa.delete(key_hour).where(key_hour.c.unit_id.in_(known)))
         if self._new:
-            self._connection.execute(
+            execute_many(
+                self._connection,
                 _INSERT_KEYS,
                 [
                     {"unit_id": owner, "keys": keys, "checks": checks}
@@ -270,7 +272,7 @@ class Claim:
                 ],
             )
             if self._index:
-                self._connection.execute(_INSERT_HOURS, self._index)
+                execute_many(self._connection, _INSERT_HOURS, self._index)
             self._store.wrote(self._feed_id, {row["hour"] for row in self._index})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +22,29 @@ def upsert(
     return _changing(connection.dialect.name, table, keys, changed)
 
 
+def execute_many(
+    connection: sa.Connection, statement: sa.Insert | sa.Update, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Run a statement for rows that name the same columns, at half of what `connection.execute` costs.
+
+    For statements that are built once, since each is kept, and for values that need no conversion.
+    """
+    if not rows:
+        return
+    dialect = connection.dialect
+    known = _COMPILED.get((dialect.name, statement))
+    if known is None:
+        compiled = statement.compile(
+            dialect=dialect, column_keys=list(rows[0]) if isinstance(statement, sa.Insert) else None
+        )
+        known = str(compiled), compiled.positiontup, dict(compiled.params)
+        _COMPILED[dialect.name, statement] = known
+    text, order, fixed = known
+    whole = [{**fixed, **row} for row in rows]
+    parameters: Any = whole if order is None else [tuple([row[name] for name in order]) for row in whole]
+    connection.exec_driver_sql(text, parameters)
+
+
 def new_id(made: sa.CursorResult[Any]) -> int:
     """The primary key that a single-row insert was given."""
     key = made.inserted_primary_key
@@ -36,6 +60,9 @@ def dumps(value: Any) -> str | None:
 def loads(text: str | None) -> Any:
     """What `dumps` wrote."""
     return None if text is None else json.loads(text)
+
+
+_COMPILED: dict[tuple[str, sa.Insert | sa.Update], tuple[str, list[str] | None, dict[str, Any]]] = {}
 
 
 @lru_cache(maxsize=32)

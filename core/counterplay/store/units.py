@@ -16,9 +16,29 @@ from counterplay.store.database import Database, storable
 from counterplay.store.deliveries import bury
 from counterplay.store.feed_records import DeadLetter, StoredUnit
 from counterplay.store.losses import note_loss
-from counterplay.store.statements import insert_or_ignore
+from counterplay.store.statements import execute_many, insert_or_ignore
 from counterplay.store.tables import unit
 from counterplay.store.waiting import OPEN, waiting_for
+
+# Built once: building it costs more than running it.
+_WAITING = waiting_for(
+    sa.bindparam("of"),
+    sa.bindparam("names", expanding=True),
+    among=sa.bindparam("ids", expanding=True),
+)
+_LOAD = sa.select(
+    unit.c.id,
+    unit.c.unit_key,
+    unit.c.locator,
+    unit.c.created,
+    unit.c.expires,
+    unit.c.status,
+    unit.c.attempts,
+    unit.c.digest,
+    unit.c.duplicates,
+    unit.c.listed,
+    _WAITING.c.playbook,
+).join(_WAITING, _WAITING.c.unit_id == unit.c.id)
 
 
 class Units:
@@ -53,7 +73,7 @@ class Units:
             for one in fresh
         ]
         with self.database.write() as connection:
-            connection.execute(insert_or_ignore(connection, unit), rows)
+            execute_many(connection, insert_or_ignore(connection, unit), rows)
         return len(rows)
 
     def _unknown(self, feed_id: int, units: Sequence[Unit]) -> list[Unit]:
@@ -117,15 +137,13 @@ class Units:
         rows: list[Any] = []
         with self.database.read() as connection:
             for start in range(0, len(wanted), 500):
-                waiting = waiting_for(feed_id, playbooks, among=wanted[start : start + 500])
-                rows += connection.execute(
-                    sa.select(unit, waiting.c.playbook).join(waiting, waiting.c.unit_id == unit.c.id)
-                ).all()
-        found: dict[int, tuple[Any, set[str]]] = {}
+                these = {"of": feed_id, "names": list(playbooks), "ids": wanted[start : start + 500]}
+                rows += connection.execute(_LOAD, these).all()
+        waiting: dict[int, set[str]] = {}
         for row in rows:
-            found.setdefault(row.id, (row, set()))[1].add(row.playbook)
-        ordered = sorted(found.values(), key=lambda pair: (pair[0].expires or "~", pair[0].id))
-        return [_stored(row, names) for row, names in ordered]
+            waiting.setdefault(row.id, set()).add(row.playbook)
+        ordered = sorted({row.id: row for row in rows}.values(), key=lambda row: (row.expires or "~", row.id))
+        return [_stored(row, waiting[row.id]) for row in ordered]
 
     def waiting_windows(self, feed_id: int, playbook: str, floor: datetime | None = None) -> dict[str, int]:
         """Windows with units that the playbook has not acknowledged, and how many."""

@@ -15,10 +15,10 @@ OPEN = ("listed", "fetched")
 
 
 def waiting_for(
-    feed_id: int,
-    playbooks: Collection[str] | None,
+    feed_id: int | sa.BindParameter[int],
+    playbooks: Collection[str] | sa.BindParameter[str] | None,
     floor: datetime | None = None,
-    among: Collection[int] | None = None,
+    among: Collection[int] | sa.BindParameter[int] | None = None,
 ) -> sa.Subquery:
     """(unit, playbook) pairs of a feed that are not accounted for; None: of every subscriber.
 
@@ -49,5 +49,6 @@ def waiting_for(
     if among is not None:
         query = query.where(unit.c.id.in_(among))
     if playbooks is not None:
-        query = query.where(subscription.c.playbook.in_(list(playbooks)))
+        names = playbooks if isinstance(playbooks, sa.BindParameter) else list(playbooks)
+        query = query.where(subscription.c.playbook.in_(names))
     return query.subquery()
