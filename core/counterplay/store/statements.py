@@ -34,11 +34,7 @@ def execute_many(
     dialect = connection.dialect
     known = _COMPILED.get((dialect.name, statement))
     if known is None:
-        compiled = statement.compile(
-            dialect=dialect, column_keys=list(rows[0]) if isinstance(statement, sa.Insert) else None
-        )
-        known = str(compiled), compiled.positiontup, dict(compiled.params)
-        _COMPILED[dialect.name, statement] = known
+        known = _COMPILED[dialect.name, statement] = _compiled(dialect, statement, list(rows[0]))
     text, order, fixed = known
     whole = [{**fixed, **row} for row in rows]
     parameters: Any = whole if order is None else [tuple([row[name] for name in order]) for row in whole]
@@ -62,7 +58,20 @@ def loads(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-_COMPILED: dict[tuple[str, sa.Insert | sa.Update], tuple[str, list[str] | None, dict[str, Any]]] = {}
+_Compiled = tuple[str, Sequence[str] | None, dict[str, Any]]
+_COMPILED: dict[tuple[str, sa.Insert | sa.Update], _Compiled] = {}
+
+
+def _compiled(dialect: sa.Dialect, statement: sa.Insert | sa.Update, columns: list[str]) -> _Compiled:
+    """The text, the order of its parameters where they have no names, and the values that rows leave out."""
+    inserts = isinstance(statement, sa.Insert)
+    compiled: Any = statement.compile(dialect=dialect, column_keys=columns if inserts else None)
+    fixed = dict(compiled.params)
+    if inserts:
+        for column in statement.table.columns:
+            if column.name in fixed and isinstance(column.default, sa.ColumnDefault):
+                fixed[column.name] = column.default.arg
+    return str(compiled), compiled.positiontup, fixed
 
 
 @lru_cache(maxsize=32)
