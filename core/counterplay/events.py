@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import repeat
 from typing import Any, NamedTuple
 
 JsonObject = dict[str, Any]
@@ -135,6 +136,11 @@ class Receipt(NamedTuple):
     # no dataclass as its neighbours: there is one for each event, and this costs half
 
     remote_id: str = ""
+
+    @classmethod
+    def each(cls, remote_ids: Iterable[str]) -> list[Receipt]:
+        """A receipt for each id, in order; made at once they cost half."""
+        return list(map(tuple.__new__, repeat(cls), zip(remote_ids)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -44,7 +43,7 @@ def send(context: Context, events: Sequence[bytes]) -> list[str]:
     )
     place = f"the intake {urlsplit(connection.url).netloc}"
     try:
-        answer = json.loads(bytes(response.body))
+        answer = msgspec.json.decode(response.body)
     except ValueError as error:
         kind = response.headers.get("Content-Type", "no content type")
         raise RetryableError(
@@ -61,4 +60,4 @@ def send(context: Context, events: Sequence[bytes]) -> list[str]:
             f"{place} took {len(ids)} of {len(events)} events: it named no others in `event_ids`",
             status=response.status,
         )
-    return [str(one) for one in ids]
+    return ids if set(map(type, ids)) <= {str} else [str(one) for one in ids]

@@ -53,4 +53,4 @@ class Forward(BulkSink):
             ) from error
 
     def send(self, context: Context, parts: Sequence[bytes]) -> Sequence[Receipt]:
-        return list(map(Receipt, send(context, parts)))
+        return Receipt.each(send(context, parts))

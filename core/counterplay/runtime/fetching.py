@@ -190,13 +190,15 @@ class Fetching:
                     self.active += 1
                     self._probe_out = self._probing
                     return self._queue.popleft(), self._guess
-                pause = self._paused_until - time.monotonic()
+                pause = self._paused_until - time.monotonic() if self._paused_until else 0.0
                 self._idle += 1
                 self._changed.wait(min(pause, 0.25) if pause > 0.0 else 0.25)
                 self._idle -= 1
 
     def _may_fetch(self) -> bool:
         """There is something to fetch, and nothing but the budget of bytes says to wait."""
-        held_back = self._paused_until > time.monotonic() or (self._probing and self._probe_out)
-        room = self._queue and self._backlog() < READY and not held_back
-        return bool(room) and not self._closed and not self._stop.is_set()
+        if not self._queue or self._backlog() >= READY or self._closed or self._stop.is_set():
+            return False
+        if self._paused_until and self._paused_until > time.monotonic():
+            return False
+        return not (self._probing and self._probe_out)

@@ -319,8 +319,10 @@ class Pipeline:
         """Open what has arrived now, or wait a moment for more to share a transaction with?"""
         if stopping or self._clogged():
             return False
-        if len(self._arrivals) >= _GROUP // 2 or not self._fetching.coming:
+        if len(self._arrivals) >= _GROUP // 2:
             return True
+        if not self._fetching.coming and not any(box.gate.shut for box in self._all_outboxes):
+            return True  # nobody else would do anything meanwhile
         return time.monotonic() - self._first_arrival >= _LINGER
 
     def _may_record(self) -> bool:

@@ -32,7 +32,8 @@ _DECODED_AT_ONCE = 1024 * 1024
 class Sliced:
     """What the bytes of a plain unit, an array of objects, say of it; `checks` are checksums of its events.
 
-    `keys` and `hours` are None where fields are going to be decoded, which tell them, too.
+    `keys` and `hours` are None where fields are going to be decoded, which tell them, too. `first_time` is
+    what the first event says of when it happened.
     """
 
     digest: str
@@ -40,6 +41,7 @@ class Sliced:
     checks: Sequence[int]
     keys: Sequence[str | None] | None
     hours: Sequence[int] | None
+    first_time: Any = None
 
 
 @dataclass(slots=True)
@@ -65,6 +67,7 @@ class Opened:
     complete: bool = False
     letters: list[DeadLetter] = field(default_factory=list)
     checks: Sequence[int] = ()
+    first_time: Any = None
 
     def owned_keys(self) -> UnitKeys:
         """The ids that the store has to look at, with the checksums of their events."""
@@ -120,6 +123,7 @@ class Opener:
             return None
         keys: Sequence[str | None] | None = None
         hours: Sequence[int] | None = None
+        first = None
         try:
             raws = _ARRAY.decode(body)
             if self._fields is None and not self._complete(body):
@@ -128,10 +132,11 @@ class Opener:
                 marks = self._marks.decode(body)
                 keys = _keys([one.key for one in marks])
                 hours = self._hours_of([one.time for one in marks])
+                first = marks[0].time if marks else None
         except (ValueError, RecursionError):  # of msgspec, and of bytes that are no UTF-8
             return None
         checks = list(map(zlib.crc32, raws))
-        return Sliced(hashlib.sha256(body).hexdigest(), raws, checks, keys, hours)
+        return Sliced(hashlib.sha256(body).hexdigest(), raws, checks, keys, hours, first)
 
     def open(
         self, stored: StoredUnit, body: bytes | mmap, meta: JsonObject, sliced: Sliced | None = None
@@ -159,9 +164,12 @@ class Opener:
         """When the unit's first event happened, as far as it says so; a time without a zone is UTC."""
         if self._time is None or not opened.raws:
             return None
-        fields = opened.fields[0] if opened.fields is not None else opened.event(0).data
+        said = opened.first_time
+        if said is None:
+            fields = opened.fields[0] if opened.fields is not None else opened.event(0).data
+            said = fields.get(self._time)
         try:
-            moment = datetime.fromisoformat(str(fields.get(self._time)))
+            moment = datetime.fromisoformat(str(said))
         except ValueError:
             return None
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -204,6 +212,7 @@ class Opener:
             True,
             complete,
             checks=sliced.checks,
+            first_time=sliced.first_time,
         )
 
     def _with_care(
@@ -262,9 +271,11 @@ def _keys(values: list[Any]) -> list[str | None]:
 
 
 def _hours(values: list[Any]) -> list[int]:
-    stamps = [value[:13] if type(value) is str else "" for value in values]
+    if set(map(type, values)) != {str}:
+        return [_hour(value) for value in values]
+    stamps = [value[:13] for value in values]
     known = {stamp: _hour_of(stamp) for stamp in set(stamps)}
-    return [known[stamp] for stamp in stamps]
+    return list(map(known.__getitem__, stamps))
 
 
 def _hour(value: object) -> int:

@@ -32,9 +32,10 @@ def execute_many(
     if not rows:
         return
     dialect = connection.dialect
-    known = _COMPILED.get((dialect.name, statement))
+    columns = tuple(rows[0])
+    known = _COMPILED.get((dialect.name, statement, columns))
     if known is None:
-        known = _COMPILED[dialect.name, statement] = _compiled(dialect, statement, list(rows[0]))
+        known = _COMPILED[dialect.name, statement, columns] = _compiled(dialect, statement, columns)
     text, order, fixed = known
     whole = [{**fixed, **row} for row in rows]
     parameters: Any = whole if order is None else [tuple([row[name] for name in order]) for row in whole]
@@ -59,10 +60,10 @@ def loads(text: str | None) -> Any:
 
 
 _Compiled = tuple[str, Sequence[str] | None, dict[str, Any]]
-_COMPILED: dict[tuple[str, sa.Insert | sa.Update], _Compiled] = {}
+_COMPILED: dict[tuple[str, sa.Insert | sa.Update, tuple[str, ...]], _Compiled] = {}
 
 
-def _compiled(dialect: sa.Dialect, statement: sa.Insert | sa.Update, columns: list[str]) -> _Compiled:
+def _compiled(dialect: sa.Dialect, statement: sa.Insert | sa.Update, columns: tuple[str, ...]) -> _Compiled:
     """The text, the order of its parameters where they have no names, and the values that rows leave out."""
     inserts = isinstance(statement, sa.Insert)
     compiled: Any = statement.compile(dialect=dialect, column_keys=columns if inserts else None)

@@ -1,6 +1,9 @@
 """From a unit's bytes to its events: exact slices, and nothing dropped unseen."""
 
+import hashlib
 import json
+import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from counterplay.errors import PermanentError
 from counterplay.events import Event, Unit
 from counterplay.modules import FeedTrigger
 from counterplay.runtime.decoding import Elements, elements, of_lines
-from counterplay.runtime.units import Opener
+from counterplay.runtime.units import Opened, Opener, Sliced
 from counterplay.store.feeds import StoredUnit
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | st.sampled_from(
@@ -205,23 +208,28 @@ def test_a_slice_does_not_keep_its_unit_in_memory() -> None:
     assert found.events[0][1] == b'{"a":1}'
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'[{"Id": "1", "n": 1.50}, {"Id": "2", "deep": {"x": [1, "\xc3\xa9"]}}]',
-        b'[{"Id": "1"}, {"Id": ""}, {"Id": 3}, {}]',
-        b'[{"Id": "1"}, 5, {"Id": "2"}]',
-        b'[{"Id": "\\ud83d"}, {"Id": "2"}]',
-        b'[{"Id": "\xff"}, {"Id": "2"}]',
-        b'[{"Id": "1"}, {"Id": "2"',
-        b"[]",
-        b'{"Id": "1"}',
-    ],
-)
+BODIES = [
+    b'[{"Id": "1", "n": 1.50}, {"Id": "2", "deep": {"x": [1, "\xc3\xa9"]}}]',
+    b'[{"Id": "1"}, {"Id": ""}, {"Id": 3}, {}]',
+    b'[{"Id": "1"}, 5, {"Id": "2"}]',
+    b'[{"Id": "\\ud83d"}, {"Id": "2"}]',
+    b'[{"Id": "\xff"}, {"Id": "2"}]',
+    b'[{"Id": "1"}, {"Id": "2"',
+    b"[]",
+    b'{"Id": "1"}',
+]
+
+
+def named(**rest: object) -> FeedTrigger:
+    """A source whose events say who they are."""
+    return type("Named", (FeedTrigger,), {"name": "named", "id_field": "Id", **rest})({})
+
+
+@pytest.mark.parametrize("body", BODIES)
 def test_a_unit_is_the_same_whether_all_of_it_is_decoded_or_some(body: bytes) -> None:
     """A condition that looks at whole events changes neither events, ids nor dead letters."""
     stored = StoredUnit(1, Unit("u"), "listed", 0, None, frozenset())
-    trigger = type("Named", (FeedTrigger,), {"name": "named", "id_field": "Id"})({})
+    trigger = named()
     try:
         some = Opener(trigger, {"n"}).open(stored, body, {})
     except PermanentError:
@@ -235,3 +243,39 @@ def test_a_unit_is_the_same_whether_all_of_it_is_decoded_or_some(body: bytes) ->
     assert all_of_it.complete == (some.fields is not None)
     if all_of_it.complete:
         assert list(all_of_it.fields or ()) == [json.loads(bytes(raw)) for raw in some.raws]
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize(("wanted", "whole"), [(set(), False), ({"n"}, False), ({"n"}, True)])
+def test_a_unit_is_the_same_whether_its_bytes_were_looked_at_before_or_not(
+    body: bytes, wanted: set[str], whole: bool
+) -> None:
+    """Events, ids, hours, checksums, digest and dead letters do not depend on when that was."""
+    stored = StoredUnit(1, Unit("u"), "listed", 0, None, frozenset())
+    opener = Opener(named(time_field="n"), wanted, whole=whole)
+
+    def opened(sliced: Sliced | None) -> Opened | str:
+        try:
+            found = opener.open(stored, body, {}, sliced)
+        except PermanentError as error:
+            return str(error)
+        return replace(found, raws=[bytes(raw) for raw in found.raws], positions=list(found.positions))
+
+    before = opened(opener.sliced(body))
+    assert before == opened(None)
+    if isinstance(before, Opened):
+        assert before.digest == hashlib.sha256(body).hexdigest()
+        assert list(before.checks) == [zlib.crc32(raw) for raw in before.raws]
+
+
+def test_units_that_their_trigger_splits_are_not_looked_at_before() -> None:
+    """No code of a trigger but `fetch` is called from other threads."""
+    body = b'{"Id": "1"}\n{"Id": "2"}'
+
+    def split(self: FeedTrigger, body: bytes) -> list[bytes]:
+        return body.splitlines()
+
+    opener = Opener(named(split=split), set())
+    stored = StoredUnit(1, Unit("u"), "listed", 0, None, frozenset())
+    assert opener.sliced(body) is None
+    assert opener.open(stored, body, {}).keys == ["1", "2"]

@@ -648,6 +648,30 @@ def test_a_stop_ends_between_units_and_loses_nothing(bench, lab, put) -> None:
     assert sorted(ids(lab.taken["collect"])) == ["a", "b"]
 
 
+def test_what_was_delivered_is_recorded_while_other_units_are_on_their_way(
+    bench, lab, put, monkeypatch
+) -> None:
+    """One whose answer takes its time does not keep from the ledger what a receiver has."""
+    from lab_plugin import Source
+
+    recorded: list[Any] = []
+    fetch = Source.fetch
+
+    def slow(self: Any, context: Any, unit: Any) -> bytes:
+        if unit.id == "u2":
+            until = time.monotonic() + 20.0
+            while time.monotonic() < until and not recorded:
+                recorded.extend(bench.rows("SELECT unit_id FROM cp_acknowledgement"))
+        return fetch(self, context, unit)
+
+    monkeypatch.setattr(Source, "fetch", slow)
+    put("u1", body("a"))
+    put("u2", body("b"))
+    assert bench.run(forward(bench)).exit_code == 0
+    assert recorded, "u1 was not on record before u2 was there"
+    assert sorted(ids(lab.taken["collect"])) == ["a", "b"]
+
+
 def test_what_retention_took_is_a_recorded_gap(bench, lab, put, monkeypatch) -> None:
     """A session that comes too late names the hole, goes on past it, and says so once."""
     from lab_plugin import Source

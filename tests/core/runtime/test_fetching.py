@@ -65,7 +65,10 @@ class Source:
 
 @contextmanager
 def fetching(
-    source: Source, growth: Growth, fetch: Callable[[StoredUnit], bytes] | None = None
+    source: Source,
+    growth: Growth,
+    fetch: Callable[[StoredUnit], bytes] | None = None,
+    held: ByteBudget | None = None,
 ) -> Iterator[Fetching]:
     """At most 16 at once, for work that takes units as fast as they come."""
     made = Fetching(
@@ -73,7 +76,7 @@ def fetching(
         look=lambda body: None,
         name="test",
         parallel=16,
-        held=ByteBudget(64 * 1024 * 1024),
+        held=held or ByteBudget(64 * 1024 * 1024),
         arrived=source.arrived,
         backlog=lambda: 0,
         stop=threading.Event(),
@@ -122,6 +125,21 @@ def test_all_feeds_share_what_is_opened_beyond_the_first_few(source: Source) -> 
         assert not growth.one_more()
     assert source.most <= 7
     assert [growth.one_more() for _ in range(4)] == [True, True, True, False]
+
+
+def test_units_are_coming_as_soon_as_there_is_room_for_them(source: Source) -> None:
+    """Whoever waits for more knows of what no thread has begun with yet, and does not wait in vain."""
+    held = ByteBudget(64 * 1024 * 1024)
+    assert held.take(held.limit)
+    with fetching(source, Growth(busy=lambda: 0.97), held=held) as made:
+        assert not made.coming
+        made.add(UNITS)
+        assert not made.coming, "the bytes of others leave no room"
+        held.change(-held.limit)
+        assert made.coming
+        source.answer(len(UNITS))
+        assert source.await_done(len(UNITS))
+        assert not made.coming
 
 
 def test_after_a_pause_one_unit_goes_ahead_until_somebody_says_what_became_of_it(source: Source) -> None:
