@@ -101,6 +101,7 @@ class Wire(requests.Session):
         self._abandoned = False
         self._stop = stop or threading.Event()
         self._budgets = budgets or Budgets()
+        self._settings: dict[str, Any] = {}
         self._adapter: _BulkAdapter | None = None
         self._adapter_lock = threading.Lock()
         self._mask = mask
@@ -311,9 +312,13 @@ class Wire(requests.Session):
                 self._budgets.slots.leave(name)
 
     def _send_once(self, request: requests.PreparedRequest, timeout: float, write: bool) -> requests.Response:
-        settings = self.merge_environment_settings(request.url, {}, False, None, None)
-        if isinstance(self.verify, str):
-            settings["verify"] = self.verify  # REQUESTS_CA_BUNDLE would win over a session's own bundle
+        origin = "/".join((request.url or "").split("/", 3)[:3])
+        settings = self._settings.get(origin)
+        if settings is None:  # to read the environment costs a fifth of a request
+            settings = self.merge_environment_settings(request.url, {}, False, None, None)
+            if isinstance(self.verify, str):
+                settings["verify"] = self.verify  # REQUESTS_CA_BUNDLE would win over a session's own bundle
+            self._settings[origin] = settings
         if self.deadline is not None:
             timeout = min(timeout, max(0.001, self.deadline - time.monotonic()))
         limits = (min(CONNECT_TIMEOUT, timeout), timeout)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -41,6 +41,7 @@ BYTES_HELD = 5 * 1024 * 1024
 _GROUP = 16
 _GROUP_BYTES = 4 * 1024 * 1024
 _LINGER = 0.02
+_LINGER_LONG = 0.05
 _RECORD_SOON = 0.01
 _FEW_OUTCOMES = 2
 _BATCH_WAIT = 0.05
@@ -308,11 +309,12 @@ class Pipeline:
             self._outcomes.clear()
             arrivals: list[Arrival] = []
             size = 0
-            if not stopping and not self._clogged():
+            worth_it = len(self._arrivals) >= _GROUP // 3 or self._may_open(stopping)
+            if worth_it and not stopping and not self._clogged(outcomes):
                 while self._arrivals and len(arrivals) < _GROUP and size < _GROUP_BYTES:
                     arrivals.append(self._arrivals.popleft())
                     size += arrivals[-1].held
-                self._first_arrival = time.monotonic()
+                self._first_arrival = time.monotonic()  # of those that are left, too
             return arrivals, outcomes
 
     def _may_open(self, stopping: bool) -> bool:
@@ -321,9 +323,13 @@ class Pipeline:
             return False
         if len(self._arrivals) >= _GROUP // 2:
             return True
-        if not self._fetching.coming and not any(box.gate.shut for box in self._all_outboxes):
-            return True  # nobody else would do anything meanwhile
-        return time.monotonic() - self._first_arrival >= _LINGER
+        if not self._fetching.coming and not any(box.sending for box in self._all_outboxes):
+            return True  # nothing would change meanwhile
+        return time.monotonic() - self._first_arrival >= self._linger
+
+    @property
+    def _linger(self) -> float:
+        return _LINGER_LONG if self._fetching.queued else _LINGER
 
     def _may_record(self) -> bool:
         """Record what was delivered now, or wait a moment for more to share a transaction with?"""
@@ -334,9 +340,10 @@ class Pipeline:
             return True
         return time.monotonic() - self._first_outcome >= _RECORD_SOON
 
-    def _clogged(self) -> bool:
-        """Batches wait for their turn: more of them would only cost memory."""
-        return any(map(_is_full, self._all_outboxes))
+    def _clogged(self, reported: Sequence[Outcome] = ()) -> bool:
+        """Batches wait for their turn, `reported` ones not any more: more of them would only cost memory."""
+        settled = Counter(one.outbox for one in reported)
+        return any(_is_full(box, settled[box]) for box in self._all_outboxes)
 
     def _unanswered(self) -> list[Outbox]:
         """Those that hold up other playbooks by a receiver that does not answer."""
@@ -352,7 +359,7 @@ class Pipeline:
         if self._outcomes or self._board.ready:
             return max(0.001, self._first_outcome + _RECORD_SOON - time.monotonic())
         if self._arrivals and not self._clogged():
-            return max(0.001, self._first_arrival + _LINGER - time.monotonic())
+            return max(0.001, self._first_arrival + self._linger - time.monotonic())
         due = self._due_at - time.monotonic() if self._fetching.queued <= _FEW else 0.2
         return max(0.001, min(0.2, self._overdue(), due))
 
@@ -516,10 +523,11 @@ class Pipeline:
             )
 
 
-def _is_full(box: Outbox) -> bool:
+def _is_full(box: Outbox, settled: int = 0) -> bool:
     if box.taker.pause.active:
         return False
-    return box.sending > _BATCHES_WAITING or (box.sending > 1 and box.gate.shut)
+    sending = box.sending - settled
+    return sending > _BATCHES_WAITING or (sending > 1 and not settled and box.gate.shut)
 
 
 def _fetched(work: Work) -> Fetched:

@@ -19,7 +19,7 @@ PAGE_BITS = 12
 """The first bits of a fingerprint are the page that it has on disk."""
 _PRINT = 8
 _FIRST_BITS = 16  # so many say which bucket
-_LONG = 100  # entries of a bucket on the average; to look through a kilobyte takes a fifth of a microsecond
+_LONG = 64  # entries of a bucket on the average; each is half a nanosecond a byte to look through
 _SPLIT = 2  # bits
 _BUCKET = 80  # bytes of an empty one
 _GROWS = 17 / 16  # what a byte string that grows has allocated, on the average

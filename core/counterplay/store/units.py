@@ -26,6 +26,9 @@ _WAITING = waiting_for(
     sa.bindparam("names", expanding=True),
     among=sa.bindparam("ids", expanding=True),
 )
+_KNOWN = sa.select(unit.c.unit_key).where(
+    unit.c.feed_id == sa.bindparam("of"), unit.c.unit_key.in_(sa.bindparam("names", expanding=True))
+)
 _LOAD = sa.select(
     unit.c.id,
     unit.c.unit_key,
@@ -57,12 +60,12 @@ class Units:
         fresh = self._unknown(feed_id, units)
         if not fresh:
             return 0
-        listed = to_text(now())
+        listed, of_window = to_text(now()), to_text(window)
         rows = [
             {
                 "feed_id": feed_id,
                 "unit_key": one.id,
-                "window": to_text(window),
+                "window": of_window,
                 "locator": json.dumps(dict(one.locator)),
                 "created": to_text(one.created) if one.created else None,
                 "expires": to_text(one.expires) if one.expires else None,
@@ -81,12 +84,8 @@ class Units:
         names = list(by_key)
         with self.database.read() as connection:
             for start in range(0, len(names), 500):
-                known = connection.execute(
-                    sa.select(unit.c.unit_key).where(
-                        unit.c.feed_id == feed_id, unit.c.unit_key.in_(names[start : start + 500])
-                    )
-                ).scalars()
-                for name in known:
+                these = {"of": feed_id, "names": names[start : start + 500]}
+                for name in connection.execute(_KNOWN, these).scalars():
                     del by_key[name]
         return list(by_key.values())
 
