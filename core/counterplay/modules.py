@@ -349,6 +349,13 @@ class BulkSink(Sink):
         """The record as it stands in the body. RejectedError: it cannot be sent at all."""
         raise NotImplementedError
 
+    def encode_all(self, raws: Sequence[bytes | Raw]) -> list[bytes]:
+        """The same for many, in order. RejectedError: one of them cannot be sent, so each is asked for.
+
+        Only worth its own code where `encode` is so quick that calling it is a part of what it costs.
+        """
+        return [self.encode(raw) for raw in raws]
+
     def send(self, context: Context, parts: Sequence[bytes]) -> Sequence[Receipt]:
         """Send one batch of encoded records, once; raises as `deliver` does."""
         raise NotImplementedError

@@ -44,7 +44,7 @@ def send(context: Context, events: Sequence[bytes]) -> list[str]:
     place = f"the intake {urlsplit(connection.url).netloc}"
     try:
         answer = msgspec.json.decode(response.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         kind = response.headers.get("Content-Type", "no content type")
         raise RetryableError(
             f"{place} answered {response.status} with something that is not JSON ({kind})",

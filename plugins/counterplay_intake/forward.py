@@ -52,5 +52,11 @@ class Forward(BulkSink):
                 f"an event is not UTF-8 text (byte {error.start}), so it cannot be sent"
             ) from error
 
+    def encode_all(self, raws: Sequence[bytes | Raw]) -> list[bytes]:
+        try:
+            return [quoted(str(raw, "utf-8")) for raw in raws]
+        except UnicodeDecodeError as error:
+            raise RejectedError("an event is not UTF-8 text, so it cannot be sent") from error
+
     def send(self, context: Context, parts: Sequence[bytes]) -> Sequence[Receipt]:
         return Receipt.each(send(context, parts))

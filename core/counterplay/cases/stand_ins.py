@@ -257,6 +257,10 @@ class _Keeping(Sink):
         self._raws[encoded] = bytes(memoryview(raw))
         return encoded
 
+    def encode_all(self, raws: Sequence[Any]) -> list[bytes]:
+        """As a `BulkSink` is asked."""
+        return [self.encode(raw) for raw in raws]
+
     def send(self, context: Context, parts: Sequence[bytes]) -> Sequence[Receipt]:
         """As a `BulkSink` is asked."""
         self._theatre.current.take(self._uses, [self._raws[part] for part in parts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -178,17 +179,16 @@ class Serving:
         """The same for slices none of which asks for care, which is to say nearly always."""
         sink = box.pipe.sink
         assert isinstance(sink, BulkSink)
-        encode, raws = sink.encode, opened.raws
+        raws, positions = opened.raws, opened.positions
+        if len(indices) < len(raws):
+            raws = [raws[index] for index in indices]
+            positions = [positions[index] for index in indices]
         try:
-            if len(indices) == len(raws):
-                records, positions = [encode(raw) for raw in raws], opened.positions
-            else:
-                records = [encode(raws[index]) for index in indices]
-                positions = [opened.positions[index] for index in indices]
+            records = sink.encode_all(raws)
         except RejectedError:
             return False
         sizes = [len(record) + 1 for record in records]
-        if sink.max_record_bytes is not None and max(sizes, default=0) > sink.max_record_bytes:
+        if len(records) != len(raws) or max(sizes, default=0) > (sink.max_record_bytes or sys.maxsize):
             return False
         task.left += len(records)
         box.put(task, positions, records, sizes)

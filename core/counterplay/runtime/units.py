@@ -119,7 +119,10 @@ class Opener:
 
         None: it is not a plain one, `open` takes it apart with care.
         """
-        if not self._id or not self._plain:
+        return self._sliced(body) if self._plain else None
+
+    def _sliced(self, body: bytes | mmap) -> Sliced | None:
+        if not self._id:
             return None
         keys: Sequence[str | None] | None = None
         hours: Sequence[int] | None = None
@@ -150,7 +153,7 @@ class Opener:
         parts = None
         if isinstance(trigger, FeedTrigger):
             parts = trigger.split(body)  # type: ignore[arg-type]  # a memory map reads like bytes
-        if parts is None and (sliced := sliced or self.sliced(body)) is not None:
+        if parts is None and (sliced := sliced or self._sliced(body)) is not None:
             opened = self._whole(stored, body, sliced, meta)
             if opened is not None:
                 return opened

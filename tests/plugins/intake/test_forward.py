@@ -49,6 +49,19 @@ def test_an_empty_batch_is_a_whole_envelope(context: Context, wire: responses.Re
     assert json.loads(wire.calls[0].request.body or b"") == {"intake_key": KEY, "jsons": []}
 
 
+@given(st.lists(st.text(st.characters(codec="utf-8")).map(str.encode) | st.just(b"\xff"), max_size=20))
+def test_many_are_encoded_as_each_of_them_is(raws: list[bytes]) -> None:
+    """When one of them cannot be sent, all are refused, so that somebody asks for each."""
+    sink = Forward({})
+    try:
+        one_by_one = [sink.encode(raw) for raw in raws]
+    except RejectedError:
+        with pytest.raises(RejectedError):
+            sink.encode_all(raws)
+        return
+    assert sink.encode_all(raws) == one_by_one == super(Forward, sink).encode_all(raws)
+
+
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=20))
 def test_sizes_are_those_of_the_encoded_body(texts: list[str]) -> None:
     """What the host adds up is what goes over the wire, quotes and commas included."""
