@@ -68,9 +68,9 @@ class Running:
 
 
 @contextmanager
-def running(bench: Any) -> Iterator[Running]:
+def running(bench: Any, made: Running | None = None) -> Iterator[Running]:
     """The service, at work."""
-    made = Running(bench)
+    made = made or Running(bench)
     made.thread.start()
     try:
         made.until(lambda: bool(made.service.url) and made.ask("/health")[0] == 200)
@@ -202,6 +202,24 @@ def test_a_change_takes_effect_and_a_bad_one_leaves_the_last_good_version(bench:
         assert "\ncounterplay_playbooks_invalid 0\n" in service.ask("/metrics")[1]
 
     assert any("m365.get_usr" in line for line in service.told)
+
+
+def test_an_edit_while_the_playbooks_are_read_is_not_overlooked(bench: Any) -> None:
+    """What was read before it runs on, and the next look sees that it is not what is there now."""
+    alerts(bench, LOOK)
+    file = bench.root / "playbooks" / "watch.yaml"
+    made = Running(bench)
+
+    def load(*about: Any) -> object:
+        found = load_playbook(*about)
+        if about[1] == "zweit" and "m365.get_user" in file.read_text():
+            file.write_text(file.read_text().replace("m365.get_user", "m365.get_usr"))
+        return found
+
+    made.service._load = load
+    with running(bench, made) as service:
+        alerts(bench, LOOK, name="zweit")
+        service.until(lambda: "watch" in service.health()["out"])
 
 
 def test_a_playbook_that_was_never_valid_and_one_that_is_not_there_are_told(bench: Any) -> None:

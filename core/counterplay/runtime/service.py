@@ -60,6 +60,7 @@ class Service:
         self._latest: Session | None = None
         self._refused: str | None = None
         self._reloads = 0
+        self._seen = ""  # the files as they were before they were read
         self._working = False
         self._noticed: dict[str, str] = {}
 
@@ -67,6 +68,7 @@ class Service:
         """Serve to the end; returns the exit code. ConfigError: nothing could ever run."""
         workspace = self._workspace()
         workspace.host.hook.counterplay_invocation_started(command="up", name="up")
+        self._seen = fingerprint(workspace)
         selection = select(workspace, self._load, None)
         self._say(selection, None)
         pages = {
@@ -128,16 +130,15 @@ class Service:
 
     def _until_changed(self, selection: Selection, thread: threading.Thread) -> Selection | None:
         """The next selection; None when the process is asked to stop, or the session is over."""
-        seen = fingerprint(selection.workspace)
         watched = readiness.is_watched()
         while thread.is_alive() and not self._stop.wait(self._look_every):
             if watched:
                 readiness.tell("WATCHDOG=1")
             self._say_notices()
             present = fingerprint(selection.workspace)
-            if present == seen:
+            if present == self._seen:
                 continue
-            seen = present
+            self._seen = present  # an edit while they are read is another change
             try:
                 found = select(self._workspace(), self._load, selection)
             except CounterplayError as error:
