@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -25,6 +27,17 @@ def _body(key: str, events: Sequence[bytes]) -> bytes:
     return b",".join(parts)
 
 
+def _decoded(body: bytes) -> Any:
+    """JSON, also as few write it: with a byte order mark, in UTF-16, with NaN or half a surrogate pair.
+
+    To refuse an answer for that would send its batch again and again.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except ValueError:
+        return json.loads(body)
+
+
 def send(context: Context, events: Sequence[bytes]) -> list[str]:
     """Send events that are encoded as JSON strings; the ids that the intake gave them, in order.
 
@@ -43,7 +56,7 @@ def send(context: Context, events: Sequence[bytes]) -> list[str]:
     )
     place = f"the intake {urlsplit(connection.url).netloc}"
     try:
-        answer = msgspec.json.decode(response.body)
+        answer = _decoded(bytes(response.body))
     except (ValueError, RecursionError) as error:
         kind = response.headers.get("Content-Type", "no content type")
         raise RetryableError(

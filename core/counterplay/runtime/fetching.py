@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from mmap import mmap
@@ -163,10 +164,13 @@ class Fetching:
             try:
                 body: bytes | mmap | None = self._fetch(stored)
                 error: Exception | None = None
-                if isinstance(body, bytes):  # at once, while the processor's cache still holds them
-                    sliced = self._look(body)
             except Exception as failure:
                 body, error = None, failure
+            if isinstance(body, bytes):
+                with suppress(
+                    Exception
+                ):  # whoever opens the unit looks again, and says what is wrong with it
+                    sliced = self._look(body)
             size = 0 if body is None else _MAPPED if isinstance(body, mmap) else len(body)
             self._held.change(size - held)
             hungry = not self._backlog()

@@ -358,7 +358,8 @@ class Pipeline:
     def _pause(self) -> float:
         if self._outcomes or self._board.ready:
             return max(0.001, self._first_outcome + _RECORD_SOON - time.monotonic())
-        if self._arrivals and not self._clogged():
+        stopping = self._stop.is_set() or self._draining
+        if self._arrivals and not stopping and not self._clogged():
             return max(0.001, self._first_arrival + self._linger - time.monotonic())
         due = self._due_at - time.monotonic() if self._fetching.queued <= _FEW else 0.2
         return max(0.001, min(0.2, self._overdue(), due))

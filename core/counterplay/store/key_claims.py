@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import sqlalchemy as sa
@@ -142,10 +144,11 @@ class Claim:
         found = self._hour(number, len(prints)).claim(prints, tags)
         if not found:
             return
-        where = [(one, place) for one, places in parts for place in places]
+        starts = list(accumulate((len(places) for _, places in parts), initial=0))
         for index, owner in found:
-            one, place = where[index]
-            one.hits.setdefault(number, []).append((place, owner))
+            part = bisect_right(starts, index) - 1
+            one, places = parts[part]
+            one.hits.setdefault(number, []).append((places[index - starts[part]], owner))
 
     def look_up(self, entered: Sequence[_Entered]) -> None:
         """Read at once what is on disk about the owners of known ids, and about units that came again."""

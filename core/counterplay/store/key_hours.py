@@ -21,6 +21,7 @@ _PRINT = 8
 _FIRST_BITS = 16  # so many say which bucket
 _LONG = 64  # entries of a bucket on the average; each is half a nanosecond a byte to look through
 _SPLIT = 2  # bits
+_STEP = 512  # ids that are entered before the buckets are looked at
 _BUCKET = 80  # bytes of an empty one
 _GROWS = 17 / 16  # what a byte string that grows has allocated, on the average
 _OWNER = struct.Struct("<I")
@@ -100,11 +101,15 @@ class Hour:
 
     def claim(self, prints: Sequence[bytes], tags: Sequence[bytes]) -> list[tuple[int, int]]:
         """Enter those that are not there, each with the tag of its unit; (index, owner) of those that are."""
-        shift = _FIRST_BITS - self._bits
-        places = [first >> shift for first in _firsts(b"".join(prints), _PRINT)]
-        hits = claim(self._buckets, places, prints, tags)
-        self.count += len(prints) - len(hits)
-        self._spread()
+        hits: list[tuple[int, int]] = []
+        for start in range(0, len(prints), _STEP):  # a bucket that is split in time is never long
+            some = prints[start : start + _STEP]
+            shift = _FIRST_BITS - self._bits
+            places = [first >> shift for first in _firsts(b"".join(some), _PRINT)]
+            known = claim(self._buckets, places, some, tags[start : start + _STEP])
+            hits += [(start + index, owner) for index, owner in known]
+            self.count += len(some) - len(known)
+            self._spread()
         return hits
 
     def give(self, one: bytes, owner: int) -> None:

@@ -66,8 +66,10 @@ _COMPILED: dict[tuple[str, sa.Insert | sa.Update, tuple[str, ...]], _Compiled] =
 def _compiled(dialect: sa.Dialect, statement: sa.Insert | sa.Update, columns: tuple[str, ...]) -> _Compiled:
     """The text, the order of its parameters where they have no names, and the values that rows leave out."""
     inserts = isinstance(statement, sa.Insert)
-    compiled: Any = statement.compile(dialect=dialect, column_keys=columns if inserts else None)
-    fixed = dict(compiled.params)
+    compiled: Any = statement.compile(
+        dialect=dialect, column_keys=list(columns) if inserts else None, for_executemany=True
+    )
+    fixed = {name: value for name, value in compiled.params.items() if name not in columns}
     if inserts:
         for column in statement.table.columns:
             if column.name in fixed and isinstance(column.default, sa.ColumnDefault):

@@ -80,3 +80,11 @@ def test_bytes_arrive_as_they_are(rows: Any) -> None:
 
 def test_no_rows_are_no_statement(rows: Any) -> None:
     assert rows(unit, (listing, [])) == []
+
+
+def test_a_row_without_what_the_others_have_is_an_error(rows: Any) -> None:
+    """Nothing is made up for it."""
+    units = [{**LISTED, "id": number, "unit_key": f"u{number}"} for number in (1, 2)]
+    keys = [{"unit_id": 1, "keys": b"1", "checks": b"1"}, {"unit_id": 2, "keys": b"2"}]
+    with pytest.raises((KeyError, sa.exc.StatementError)):
+        rows(unit_keys, (listing, units), (lambda _: INSERT_KEYS, keys))

@@ -41,6 +41,23 @@ def test_events_are_the_bytes_that_their_source_sent(context: Context, wire: res
     assert wire.calls[0].request.headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'\xef\xbb\xbf{"event_ids": ["e-1"]}',
+        '{"event_ids": ["e-1"]}'.encode("utf-16"),
+        b'{"event_ids": ["e-1"], "took": NaN}',
+        b'{"event_ids": ["e-1"], "note": "\\ud800"}',
+    ],
+)
+def test_an_answer_that_few_would_write_so_is_one(
+    context: Context, wire: responses.RequestsMock, answer: bytes
+) -> None:
+    """To refuse it would send what the intake has taken again and again."""
+    wire.post(URL, body=answer)
+    assert list(Forward({}).deliver(context, ONE)) == [Receipt("e-1")]
+
+
 def test_an_empty_batch_is_a_whole_envelope(context: Context, wire: responses.RequestsMock) -> None:
     """It is how a connection is tried."""
     wire.post(URL, json={"event_ids": []})
