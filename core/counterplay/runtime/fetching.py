@@ -24,7 +24,7 @@ from counterplay.store.feeds import StoredUnit
 READY = 10
 """So many fetched units may wait for the work on them; more would only cost memory."""
 _FIRST_GUESS = 256 * 1024
-_FIRST_AT_ONCE = 2
+_FIRST_AT_ONCE = 4
 _MAPPED = 1024 * 1024  # what a memory-mapped unit counts for: its bytes lie in a file
 
 
