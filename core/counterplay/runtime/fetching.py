@@ -167,9 +167,8 @@ class Fetching:
             except Exception as failure:
                 body, error = None, failure
             if isinstance(body, bytes):
-                with suppress(
-                    Exception
-                ):  # whoever opens the unit looks again, and says what is wrong with it
+                # Whoever opens the unit looks again, and says what is wrong with it.
+                with suppress(Exception):
                     sliced = self._look(body)
             size = 0 if body is None else _MAPPED if isinstance(body, mmap) else len(body)
             self._held.change(size - held)
