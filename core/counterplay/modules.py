@@ -344,6 +344,10 @@ class BulkSink(Sink):
     """
 
     parallel: ClassVar[int] = 2
+    encodes_early: ClassVar[bool] = False
+    """`encode_all` keeps nothing, so that any thread may call it, and refuses what is not UTF-8. Events that
+    no condition looks at are then encoded as soon as they are fetched, while the processor has them at hand.
+    """
 
     def encode(self, raw: bytes | Raw) -> bytes:
         """The record as it stands in the body. RejectedError: it cannot be sent at all."""

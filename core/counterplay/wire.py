@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from http.cookiejar import DefaultCookiePolicy
@@ -49,6 +49,7 @@ SPILL_BYTES = 16 * 1024 * 1024
 """A body that is larger than this goes through a temporary file."""
 _CHUNK = 1024 * 1024
 _POOL = 64
+_NO_SLOTS = nullcontext()
 Classify = Callable[[requests.Response], Verdict | None]
 _Send = Callable[[requests.PreparedRequest, float, bool], requests.Response]
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -102,6 +103,7 @@ class Wire(requests.Session):
         self._stop = stop or threading.Event()
         self._budgets = budgets or Budgets()
         self._settings: dict[str, Any] = {}
+        self._pinned: set[str] = set()  # origins of the connection, as far as they were asked for
         self._adapter: _BulkAdapter | None = None
         self._adapter_lock = threading.Lock()
         self._mask = mask
@@ -253,7 +255,7 @@ class Wire(requests.Session):
             if write and self.before_write is not None:
                 self.before_write(request)
             try:
-                with self._slots(limits):
+                with self._slots(limits) if limits else _NO_SLOTS:
                     response = send(request, timeout, write)
             except requests.exceptions.RequestException as error:
                 failures += 1
@@ -348,13 +350,19 @@ class Wire(requests.Session):
         return self._budgets.of(service, self.connection.requests_per_minute(origin))
 
     def _pinned_origin(self, request: requests.PreparedRequest) -> str:
-        parts = urlsplit(request.url or "")
+        url = request.url or ""
+        begins = "/".join(url.split("/", 3)[:3])
+        if begins in self._pinned:  # what follows is a path, so that is all there is to its origin
+            return begins
+        parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if self.connection is not None and origin not in self.connection.origins():
             raise PermanentError(
                 f"refused to send the credentials of {self.connection.label!r} to {self._mask(origin)}",
                 hint="only the hosts of the connection's own services may see them",
             )
+        if self.connection is not None and origin == begins:
+            self._pinned.add(origin)
         return origin
 
     def _verdict(self, response: requests.Response, classify: Classify | None) -> Verdict:

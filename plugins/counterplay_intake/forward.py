@@ -35,6 +35,7 @@ class Forward(BulkSink):
     max_record_bytes = LARGEST_EVENT
     batch_overhead = ENVELOPE
     parallel = 3
+    encodes_early = True
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         super().__init__(arguments)

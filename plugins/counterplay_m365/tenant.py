@@ -85,6 +85,7 @@ class Tenant(Connection):
         self._refusals: dict[str, tuple[int, float]] = {}
         self._ids: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._service_of = lru_cache(maxsize=256)(self._found_service)  # asked several times for each request
 
     @property
     def tenant(self) -> str:
@@ -119,10 +120,10 @@ class Tenant(Connection):
         return float(self.settings.get("requests_per_minute") or REQUESTS_PER_MINUTE)
 
     def limits(self, request: PreparedRequest) -> Sequence[Limit]:
-        from counterplay_m365 import limits
-
         if self._service_of(request.url or "") == ACTIVITY or not self._scale:
             return ()
+        from counterplay_m365 import limits
+
         app = str(self.settings.get("client_id") or self.label)
         path = (request.url or "").removeprefix(self.defender_url).removeprefix(self.graph_url)
         method = request.method or "GET"
@@ -255,13 +256,13 @@ class Tenant(Connection):
 
         return shared_cache(find_state_dir() / "tokens" / "m365.cache")
 
-    def _service_of(self, url: str) -> str:
+    def _found_service(self, url: str) -> str:
         """Which service an address belongs to. Several may stand behind one host, so its path tells."""
         origin = _origin(url)
         here = [(name, base) for name, base, one in self._places if one == origin]
         if len(here) == 1:
             return here[0][0]
-        if "/activity/feed/" in urlsplit(url).path:
+        if "/activity/feed/" in url.partition("?")[0].partition("#")[0]:
             return ACTIVITY
         inside = [(len(base), name) for name, base in here if url.startswith(f"{base}/") and name != ACTIVITY]
         return max(inside)[1] if inside else GRAPH
@@ -274,9 +275,14 @@ def tenant(context: Context) -> Tenant:
     return context.connection
 
 
-@lru_cache(maxsize=512)  # asked several times for each request
 def _origin(url: str) -> str:
-    parts = urlsplit(url)
+    return _origin_of("/".join(url.split("/", 3)[:3]))
+
+
+@lru_cache(maxsize=64)
+def _origin_of(beginning: str) -> str:
+    """Of an address, by what stands before its path: to split whole ones costs more than all else here."""
+    parts = urlsplit(beginning)
     return f"{parts.scheme}://{parts.netloc}".lower()
 
 

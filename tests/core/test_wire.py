@@ -1,5 +1,6 @@
 """The wire: whom it talks to, what an answer means, when it asks again and when it must not."""
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -11,6 +12,7 @@ from email.utils import format_datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -112,6 +114,42 @@ def test_credentials_go_to_no_other_origin(remote, wire, url: str) -> None:
     with pytest.raises(PermanentError, match=r"^refused to send the credentials of 'contoso' to .*; only"):
         wire(Api()).get(url)
     assert len(remote.calls) == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.example.net@evil.example/users",
+        "https://api.example.net.evil.example/users",
+        "https:/api.example.net/users",
+        "http://api.example.net/users",
+        "HTTPS://evil.example/https://api.example.net/users",
+    ],
+)
+def test_a_known_origin_does_not_vouch_for_what_only_looks_like_it(remote, wire, url: str) -> None:
+    """Once the service was asked, addresses are not taken apart any more; these are none of its."""
+    remote.get(URL, json={})
+    known = wire(Api())
+    known.get(URL)
+    with pytest.raises(PermanentError, match=r"^(refused to send the cred|the request cannot be sent)"):
+        known.get(url)
+    with pytest.raises(PermanentError, match=r"^refused to send the credentials of 'contoso' to "):
+        known.bulk("GET", url)
+    assert len(remote.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "behind",
+    ["\\@evil.example/users", "?@evil.example/users", "#@evil.example/users", "/@evil.example/users"],
+)
+def test_what_stands_behind_an_origin_does_not_change_it(remote, wire, behind: str) -> None:
+    """The credentials go to the service, whatever else its address names."""
+    remote.get(URL, json={})
+    known = wire(Api())
+    known.get(URL)
+    with contextlib.suppress(RetryableError):  # nothing answers there
+        known.get(f"{API}{behind}")
+    assert {urlsplit(call.request.url).hostname for call in remote.calls} == {"api.example.net"}
 
 
 def test_a_redirect_is_not_followed(remote, wire) -> None:

@@ -242,6 +242,7 @@ class _Keeping(Sink):
 
     _uses: str
     _theatre: Theatre
+    encodes_early = False  # it keeps what it encodes
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         super().__init__(arguments)

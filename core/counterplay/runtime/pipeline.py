@@ -149,7 +149,9 @@ class Pipeline:
             figures=figures,
             hold_back=self._settling.hold_back,
         )
-        self._opener = Opener(trigger, self._serving.fields, whole=self._serving.whole)
+        self._opener = Opener(
+            trigger, self._serving.fields, whole=self._serving.whole, early=self._serving.early
+        )
         self._reception = Reception(
             key,
             label,

@@ -54,6 +54,10 @@ class Serving:
         self._figures = figures
         self._hold_back = hold_back
         self._plans: dict[str, Plan] = {one.name: plan_of(one) for one in subscribers}
+        as_they_are = [one for one in subscribers if self._plans[one.name].slices and not one.playbook.filter]
+        sinks = [box.pipe.sink for one in as_they_are for box in outboxes[one.name]]
+        self.early = next((one for one in sinks if isinstance(one, BulkSink) and one.encodes_early), None)
+        """A sink that gets all events as they are, and has them encoded as soon as they are here."""
 
     @property
     def whole(self) -> bool:
@@ -85,6 +89,7 @@ class Serving:
                 self._board.look(task)
             if work.opened is not None:
                 work.opened.fields = None  # every filter has seen them, and dicts take five times the bytes
+                work.opened.records = None  # the batches have them
 
     def _standing(self, playbook: str, owners: set[int]) -> tuple[set[int], set[int]]:
         """Those of the units that the playbook waits for, and those that are or will be its own."""
@@ -174,17 +179,18 @@ class Serving:
         task.left += len(records)
         box.put(task, positions, records, sizes)
 
-    @staticmethod
-    def _handed_over_at_once(task: Task, box: Outbox, opened: Opened, indices: Sequence[int]) -> bool:
+    def _handed_over_at_once(self, task: Task, box: Outbox, opened: Opened, indices: Sequence[int]) -> bool:
         """The same for slices none of which asks for care, which is to say nearly always."""
         sink = box.pipe.sink
         assert isinstance(sink, BulkSink)
-        raws, positions = opened.raws, opened.positions
+        known = opened.records if sink is self.early else None
+        raws: Sequence[Any] = opened.raws if known is None else known
+        positions = opened.positions
         if len(indices) < len(raws):
             raws = [raws[index] for index in indices]
             positions = [positions[index] for index in indices]
         try:
-            records = sink.encode_all(raws)
+            records: Sequence[bytes] = sink.encode_all(raws) if known is None else raws
         except RejectedError:
             return False
         sizes = [len(record) + 1 for record in records]

@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from counterplay.events import Event, JsonObject
-from counterplay.modules import FeedTrigger, Trigger
+from counterplay.modules import BulkSink, FeedTrigger, Trigger
 from counterplay.runtime import decoding
 from counterplay.store.database import storable
 from counterplay.store.feeds import DeadLetter, StoredUnit
@@ -25,7 +25,7 @@ from counterplay.store.key_claims import UNTIMED, UnitKeys
 Slice = bytes | msgspec.Raw
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _CHUNK = 8 * 1024  # it stays in the nearest cache
-_DECODED_AT_ONCE = 1024 * 1024
+_AT_ONCE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Sliced:
     """What the bytes of a plain unit, an array of objects, say of it; `checks` are checksums of its events.
 
     `keys` and `hours` are None where fields are going to be decoded, which tell them, too. `first_time` is
-    what the first event says of when it happened.
+    what the first event says of when it happened. `records`: the events as one sink takes them, see `Opener`.
     """
 
     digest: str
@@ -42,6 +42,7 @@ class Sliced:
     keys: Sequence[str | None] | None
     hours: Sequence[int] | None
     first_time: Any = None
+    records: Sequence[bytes] | None = None
 
 
 @dataclass(slots=True)
@@ -51,6 +52,7 @@ class Opened:
     `fields` is None when nobody names any, and when the unit had to be taken apart with care: whoever
     needs an event decodes it.
     `complete`: they hold every member of an event, and not only those that somebody names.
+    `records`: the events as one sink takes them, where they were encoded already.
     """
 
     stored: StoredUnit
@@ -68,6 +70,7 @@ class Opened:
     letters: list[DeadLetter] = field(default_factory=list)
     checks: Sequence[int] = ()
     first_time: Any = None
+    records: Sequence[bytes] | None = None
 
     def owned_keys(self) -> UnitKeys:
         """The ids that the store has to look at, with the checksums of their events."""
@@ -91,11 +94,20 @@ class Opener:
     """Takes units of one feed apart.
 
     `wanted`: the top-level members that conditions look at. `whole`: some look at all of an event, so that
-    all is decoded at once, as far as that is not too much to hold.
+    all is decoded at once, as far as that is not too much to hold. `early`: the sink that gets all events as
+    they are, if it encodes in any thread.
     """
 
-    def __init__(self, trigger: Trigger, wanted: Collection[str], *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        trigger: Trigger,
+        wanted: Collection[str],
+        *,
+        whole: bool = False,
+        early: BulkSink | None = None,
+    ) -> None:
         self._trigger = trigger
+        self._early = early
         self._decodes_all = whole
         self._id, self._time = trigger.id_field, trigger.time_field
         self._members = decoding.members_of(trigger)
@@ -119,18 +131,20 @@ class Opener:
 
         None: it is not a plain one, `open` takes it apart with care.
         """
-        return self._sliced(body) if self._plain else None
+        return self._sliced(body, early=len(body) <= _AT_ONCE) if self._plain else None
 
-    def _sliced(self, body: bytes | mmap) -> Sliced | None:
+    def _sliced(self, body: bytes | mmap, *, early: bool = False) -> Sliced | None:
         if not self._id:
             return None
+        records: Sequence[bytes] | None = None
         keys: Sequence[str | None] | None = None
         hours: Sequence[int] | None = None
         first = None
         try:
             raws = _ARRAY.decode(body)
             if self._fields is None and not self._complete(body):
-                if not _is_utf8(body):
+                records = self._encoded(raws) if early else None
+                if records is None and not _is_utf8(body):
                     return None
                 marks = self._marks.decode(body)
                 keys = _keys([one.key for one in marks])
@@ -139,7 +153,17 @@ class Opener:
         except (ValueError, RecursionError):  # of msgspec, and of bytes that are no UTF-8
             return None
         checks = list(map(zlib.crc32, raws))
-        return Sliced(hashlib.sha256(body).hexdigest(), raws, checks, keys, hours, first)
+        return Sliced(hashlib.sha256(body).hexdigest(), raws, checks, keys, hours, first, records)
+
+    def _encoded(self, raws: Sequence[Slice]) -> Sequence[bytes] | None:
+        """The events as the sink takes them, now that they are at hand; it looks at every byte of them."""
+        if self._early is None:
+            return None
+        try:
+            records = self._early.encode_all(raws)
+        except Exception:  # whoever delivers them asks for each, and says what is wrong
+            return None
+        return records if len(records) == len(raws) else None
 
     def open(
         self, stored: StoredUnit, body: bytes | mmap, meta: JsonObject, sliced: Sliced | None = None
@@ -179,7 +203,7 @@ class Opener:
 
     def _complete(self, body: bytes | mmap) -> bool:
         """All of its events are going to be decoded."""
-        return self._decodes_all and len(body) <= _DECODED_AT_ONCE
+        return self._decodes_all and len(body) <= _AT_ONCE
 
     def _hours_of(self, times: list[Any]) -> list[int]:
         return _hours(times) if self._time else [UNTIMED] * len(times)
@@ -216,6 +240,7 @@ class Opener:
             complete,
             checks=sliced.checks,
             first_time=sliced.first_time,
+            records=sliced.records,
         )
 
     def _with_care(

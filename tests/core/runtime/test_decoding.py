@@ -6,13 +6,14 @@ import zlib
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from counterplay.errors import PermanentError
+from counterplay.errors import PermanentError, RejectedError
 from counterplay.events import Event, Unit
-from counterplay.modules import FeedTrigger
+from counterplay.modules import BulkSink, FeedTrigger
 from counterplay.runtime.decoding import Elements, elements, of_lines
 from counterplay.runtime.units import Opened, Opener, Sliced
 from counterplay.store.feeds import StoredUnit
@@ -266,6 +267,62 @@ def test_a_unit_is_the_same_whether_its_bytes_were_looked_at_before_or_not(
     if isinstance(before, Opened):
         assert before.digest == hashlib.sha256(body).hexdigest()
         assert list(before.checks) == [zlib.crc32(raw) for raw in before.raws]
+
+
+class Lines(BulkSink):
+    """Takes text, one event a line."""
+
+    encodes_early = True
+
+    def encode(self, raw: bytes | msgspec.Raw) -> bytes:
+        try:
+            return str(raw, "utf-8").encode() + b"\n"
+        except UnicodeDecodeError as error:
+            raise RejectedError("no text") from error
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("wanted", [set(), {"n"}])
+def test_a_unit_is_the_same_whether_its_events_were_encoded_early_or_not(
+    body: bytes, wanted: set[str]
+) -> None:
+    """What is not text is found, too, and where a condition looks at events nothing is encoded in vain."""
+    stored = StoredUnit(1, Unit("u"), "listed", 0, None, frozenset())
+    plain, early = (Opener(named(time_field="n"), wanted, early=sink) for sink in (None, Lines({})))
+
+    def opened(opener: Opener) -> Opened | str:
+        try:
+            found = opener.open(stored, body, {}, opener.sliced(body))
+        except PermanentError as error:
+            return str(error)
+        raws = [bytes(raw) for raw in found.raws]
+        if found.records is not None:
+            assert list(found.records) == [raw + b"\n" for raw in raws]
+        return replace(found, raws=raws, positions=list(found.positions), records=None)
+
+    assert opened(early) == opened(plain)
+    sliced = early.sliced(body)
+    assert (sliced is not None and sliced.records is not None) == (sliced is not None and not wanted)
+
+
+def test_what_cannot_be_encoded_early_is_left_to_who_delivers_it() -> None:
+    """One event that a sink refuses, or its fault, changes nothing about the unit; nor does a large unit."""
+
+    class Picky(Lines):
+        def encode(self, raw: bytes | msgspec.Raw) -> bytes:
+            if b"2" in bytes(raw):
+                raise self.arguments["error"]
+            return super().encode(raw)
+
+    body = b'[{"Id": "1"}, {"Id": "2"}]'
+    for error in (RejectedError("not that"), RuntimeError("a fault")):
+        sliced = Opener(named(), set(), early=Picky({"error": error})).sliced(body)
+        assert sliced is not None
+        assert (sliced.keys, sliced.records) == (["1", "2"], None)
+    large = b'[{"Id": "1", "x": "' + b"x" * 2**20 + b'"}]'
+    sliced = Opener(named(), set(), early=Lines({})).sliced(large)
+    assert sliced is not None
+    assert (sliced.keys, sliced.records) == (["1"], None)
 
 
 def test_units_that_their_trigger_splits_are_not_looked_at_before() -> None:

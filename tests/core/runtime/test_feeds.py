@@ -196,6 +196,29 @@ def test_what_was_delivered_before_an_outage_is_not_sent_again(bench, lab, put) 
     assert sorted(ids(lab.taken["collect"])) == sorted(f"e{number}" for number in range(1500))
 
 
+def test_events_that_are_encoded_early_arrive_as_all_others(bench, lab, put) -> None:
+    """Each sink gets what it encodes itself, nothing twice, and what is no text is fetched again."""
+    put("u1", body("a", "b"))
+    put("u2", body("b", "c"))
+    put("u3", b'[{"id": "\xff"}]', body("d"))
+    wanted = {"filter": "event.id != 'b'"}
+    books = [
+        bench.playbook(
+            name, trigger={"uses": "lab.named"}, sinks=[{"uses": "lab.lines", "with": {"to": name}}], **rest
+        )
+        for name, rest in (("one", {}), ("two", {}), ("three", wanted))
+    ]
+    assert bench.run(*books[:2]).exit_code == 0
+    for name in ("one", "two"):
+        assert sorted(lab.taken[name]) == [f'{name}: {{"id": "{one}"}}'.encode() for one in "abcd"]
+    assert lab.encoding == {"one": {"fetch"}, "two": {"mill"}}
+    put("u4", body("b", "e"))
+    assert bench.run(books[2]).exit_code == 0
+    assert sorted(lab.taken["three"]) == [f'three: {{"id": "{one}"}}'.encode() for one in "acde"]
+    assert lab.encoding["three"] == {"mill"}
+    assert lab.fetched.count("u3") == 3  # spoilt, whole, and for the third playbook
+
+
 def test_an_event_that_came_in_two_units_is_delivered_once(bench, lab, put) -> None:
     """The second occurrence is dropped and counted, in the same unit as well."""
     put("u1", body("a", "b", "a"))

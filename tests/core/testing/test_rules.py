@@ -285,6 +285,26 @@ FAULTS = [
         (("for remote_id in ids]", "for remote_id in ids[:1]]"),),
         "2 records were delivered, and 1 receipts came back",
     ),
+    Fault(
+        "encodes-early-as-promised",
+        "archive",
+        "archive.py",
+        (
+            ("RetryableError, Sink", "BulkSink, RetryableError"),
+            (
+                "(Sink):",
+                "(BulkSink):",
+            ),
+            (
+                "    def deliver(self, context: Context, records: Sequence[Event])",
+                "    encodes_early = True\n\n"
+                "    def encode(self, raw: bytes) -> bytes:\n"
+                "        return bytes(raw)\n\n"
+                "    def deliver(self, context: Context, records: Sequence[Event])",
+            ),
+        ),
+        "`encode_all` takes what is not UTF-8",
+    ),
 ]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from counterplay.modules import Action, Control
+from concurrent.futures import ThreadPoolExecutor
+
+from counterplay.errors import RejectedError
+from counterplay.modules import Action, BulkSink, Control
 from counterplay.runtime.effects import NOT_AS_DECLARED
 from counterplay.testing.case import Case
 from counterplay.testing.killed import attempt_killed, attempt_resumed
@@ -142,6 +145,25 @@ def receipt_for_each_record(case: Case) -> None:
         receipts = case.stage.module().deliver(context, records)
     if len(receipts) != len(records):
         raise Broken(f"{len(records)} records were delivered, and {len(receipts)} receipts came back")
+
+
+@rule("sink")
+def encodes_early_as_promised(case: Case) -> None:
+    """A sink that encodes early refuses what is not UTF-8, and encodes many as one, in any thread."""
+    _need(case)
+    sink = case.stage.module()
+    if not isinstance(sink, BulkSink) or not sink.encodes_early:
+        raise NotApplicable("it does not encode early")
+    raws = [event.raw for event in case.events()]
+    one_by_one = [sink.encode(raw) for raw in raws]
+    with ThreadPoolExecutor(2) as pool:
+        if any(found != one_by_one for found in pool.map(sink.encode_all, [raws] * 4)):
+            raise Broken("`encode_all` gives other bytes than `encode`")
+    try:
+        sink.encode_all([*raws, b'{"text":"\xff"}'])
+    except RejectedError:
+        return
+    raise Broken("`encode_all` takes what is not UTF-8, for which nobody looks where a sink encodes early")
 
 
 def _changes_nothing(case: Case) -> None:

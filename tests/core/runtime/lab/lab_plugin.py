@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from counterplay import (
     Action,
+    BulkSink,
     Connection,
     Context,
     Event,
@@ -19,6 +21,7 @@ from counterplay import (
     Page,
     PollTrigger,
     Receipt,
+    RejectedError,
     Sink,
     StepContext,
     Transform,
@@ -41,6 +44,7 @@ class Lab:
     refusals: defaultdict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
     refuses: Callable[[bytes], bool] = lambda _raw: False
     taken: defaultdict[str, list[bytes]] = field(default_factory=lambda: defaultdict(list))
+    encoding: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     acted: list[str] = field(default_factory=list)
     act: Callable[[StepContext, JsonObject], JsonObject] = lambda _context, arguments: {"echo": arguments}
     read_back: JsonObject = field(default_factory=lambda: {"pressed": True})
@@ -77,6 +81,13 @@ class Source(FeedTrigger):
 
     def run_key(self, event: Event) -> str | None:
         return event.data["run"] if "run" in event.data else self.delivery_key(event)
+
+
+class Named(Source):
+    """The same, whose events say in a member who they are."""
+
+    name = "named"
+    id_field = "id"
 
 
 class Log(PollTrigger):
@@ -128,8 +139,6 @@ class Store(Sink):
     max_record_bytes = 10_000
 
     def deliver(self, context: Context, records: Sequence[Event]) -> Sequence[Receipt]:
-        from counterplay import RejectedError
-
         name = self.arguments["to"]
         if LAB.refusals[name]:
             raise LAB.refusals[name].popleft()
@@ -137,6 +146,24 @@ class Store(Sink):
             raise RejectedError("413: too much")
         LAB.taken[name] += [one.raw for one in records]
         return [Receipt(f"{name}-{len(LAB.taken[name])}") for _ in records]
+
+
+class Lines(BulkSink):
+    """Keeps records under a name, each with the name before it; notes which threads encode."""
+
+    name = "lines"
+    encodes_early = True
+
+    def encode(self, raw: Any) -> bytes:
+        LAB.encoding[self.arguments["to"]].add(threading.current_thread().name.rsplit(" ", 1)[-1])
+        try:
+            return f"{self.arguments['to']}: {str(raw, 'utf-8')}".encode()
+        except UnicodeDecodeError as error:
+            raise RejectedError("no text") from error
+
+    def send(self, context: Context, parts: Sequence[bytes]) -> Sequence[Receipt]:
+        LAB.taken[self.arguments["to"]] += parts
+        return [Receipt(f"line {place}") for place, _ in enumerate(parts)]
 
 
 class Act(Action):
@@ -169,7 +196,7 @@ class Press(Act):
 @hookimpl
 def counterplay_modules() -> Iterable[type[Module]]:
     """The modules of this plugin."""
-    return [Source, Log, Place, Door, Shift, Store, Act, Press]
+    return [Source, Named, Log, Place, Door, Shift, Store, Lines, Act, Press]
 
 
 @hookimpl
