@@ -595,6 +595,27 @@ NO_HTTP = b"220 mail.example.net ESMTP\r\n"
 BAD_GZIP = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"
 
 
+@pytest.mark.parametrize(
+    ("behind", "named"),
+    [
+        ("", b"/"),
+        ("/", b"/"),
+        ("/a/b$c?x=1&y=%2F", b"/a/b$c?x=1&y=%2F"),
+        ("/a//b/https://other.example/", b"/a//b/https://other.example/"),
+        ("?x=1", b"/?x=1"),
+        ("/a?x=1#part", b"/a?x=1"),
+        ("#part", b"/"),
+    ],
+)
+def test_a_bulk_request_names_its_address_as_it_is_given(wire, behind: str, named: bytes) -> None:
+    """But for the fragment, which is nobody's business; a path is always there."""
+    with Server(OK, OK) as server:
+        http = wire(Api(server.origin))
+        for _ in range(2):
+            assert http.bulk("GET", f"{server.origin}{behind}").body == b"{}"
+        assert [one.split(b" ")[1] for one in server.requests] == [named, named]
+
+
 @pytest.mark.parametrize("entry", [b"", "reset", CUT_BODY, CUT_CHUNK, NO_HTTP, BAD_GZIP])
 def test_a_connection_that_breaks_is_tried_again(wire, entry: bytes | str) -> None:
     """For a read, wherever in the answer it breaks."""
