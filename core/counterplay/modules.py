@@ -344,9 +344,13 @@ class BulkSink(Sink):
     """
 
     parallel: ClassVar[int] = 2
-    encodes_early: ClassVar[bool] = False
-    """`encode_all` keeps nothing, so that any thread may call it, and refuses what is not UTF-8. Events that
-    no condition looks at are then encoded as soon as they are fetched, while the processor has them at hand.
+    encodes_early: bool = False
+    """`encode_all` keeps and changes nothing, so that any thread may call it, and refuses what is not UTF-8.
+
+    A unit of up to a megabyte is then encoded in the thread that fetched it, while the processor has it at
+    hand, and nobody else looks for what is not UTF-8: for the first such sink of a feed, whose playbook takes
+    events as they are, as long as no playbook of the feed has a condition on them. Whoever overrides `encode`
+    of such a sink overrides `encode_all`, too, or sets this to False.
     """
 
     def encode(self, raw: bytes | Raw) -> bytes:
@@ -424,7 +428,9 @@ class Connection(Module):
         raise NotImplementedError
 
     def origins(self) -> Collection[str]:
-        """`https://host[:port]` of the services that may see this connection's credentials."""
+        """`https://host[:port]` of the services that may see this connection's credentials: the same ones as
+        long as it lives.
+        """
         return ()
 
     def requests_per_minute(self, origin: str) -> float | None:

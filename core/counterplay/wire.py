@@ -491,8 +491,10 @@ class _BulkAdapter(HTTPAdapter):
         if proxies:
             return super().request_url(request, proxies)
         url = request.url or ""
-        rest = url[len(_beginning(url)) :]
-        return rest if rest.startswith("/") and "#" not in rest else request.path_url
+        beginning = _beginning(url)
+        rest = url[len(beginning) :]
+        plain = rest.startswith("/") and "#" not in rest and "?" not in beginning and "#" not in beginning
+        return rest if plain else request.path_url
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Done once for each pool, when it is made."""
@@ -537,7 +539,9 @@ def _spilled(raw: Any) -> bytes | mmap.mmap:
 
 
 def _beginning(url: str) -> str:
-    """What stands before the path of an address: to split it as a whole would cost ten times that."""
+    """What stands before the third slash of an address, which is its origin if it has a path and says it in
+    lower case: to split it as a whole would cost ten times that.
+    """
     return "/".join(url.split("/", 3)[:3])
 
 

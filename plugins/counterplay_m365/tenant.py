@@ -85,7 +85,6 @@ class Tenant(Connection):
         self._refusals: dict[str, tuple[int, float]] = {}
         self._ids: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._service_of = lru_cache(maxsize=256)(self._found_service)  # asked several times for each request
 
     @property
     def tenant(self) -> str:
@@ -256,16 +255,8 @@ class Tenant(Connection):
 
         return shared_cache(find_state_dir() / "tokens" / "m365.cache")
 
-    def _found_service(self, url: str) -> str:
-        """Which service an address belongs to. Several may stand behind one host, so its path tells."""
-        origin = _origin(url)
-        here = [(name, base) for name, base, one in self._places if one == origin]
-        if len(here) == 1:
-            return here[0][0]
-        if "/activity/feed/" in url.partition("?")[0].partition("#")[0]:
-            return ACTIVITY
-        inside = [(len(base), name) for name, base in here if url.startswith(f"{base}/") and name != ACTIVITY]
-        return max(inside)[1] if inside else GRAPH
+    def _service_of(self, url: str) -> str:
+        return _service(self._places, url)
 
 
 def tenant(context: Context) -> Tenant:
@@ -275,8 +266,27 @@ def tenant(context: Context) -> Tenant:
     return context.connection
 
 
+@lru_cache(maxsize=512)  # asked several times for each request
+def _service(places: tuple[tuple[str, str, str], ...], url: str) -> str:
+    """Which service an address belongs to. Several may stand behind one host, so its path tells."""
+    origin = _origin(url)
+    here = [(name, base) for name, base, one in places if one == origin]
+    if len(here) == 1:
+        return here[0][0]
+    path = url.partition("?")[0].partition("#")[0][len(_beginning(url)) :]
+    if "/activity/feed/" in path:
+        return ACTIVITY
+    inside = [(len(base), name) for name, base in here if url.startswith(f"{base}/") and name != ACTIVITY]
+    return max(inside)[1] if inside else GRAPH
+
+
 def _origin(url: str) -> str:
-    return _origin_of("/".join(url.split("/", 3)[:3]))
+    return _origin_of(_beginning(url))
+
+
+def _beginning(url: str) -> str:
+    """What stands before the third slash."""
+    return "/".join(url.split("/", 3)[:3])
 
 
 @lru_cache(maxsize=64)

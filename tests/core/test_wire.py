@@ -603,6 +603,8 @@ BAD_GZIP = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\
         ("/a/b$c?x=1&y=%2F", b"/a/b$c?x=1&y=%2F"),
         ("/a//b/https://other.example/", b"/a//b/https://other.example/"),
         ("?x=1", b"/?x=1"),
+        ("?next=/a/b&c=1", b"/?next=/a/b&c=1"),
+        ("#a/b", b"/"),
         ("/a?x=1#part", b"/a?x=1"),
         ("#part", b"/"),
     ],

@@ -242,10 +242,10 @@ class _Keeping(Sink):
 
     _uses: str
     _theatre: Theatre
-    encodes_early = False  # it keeps what it encodes
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         super().__init__(arguments)
+        self.encodes_early = False  # it keeps what it encodes
         self._raws: dict[bytes, bytes] = {}
 
     def deliver(self, context: Context, records: Sequence[Event]) -> Sequence[Receipt]:

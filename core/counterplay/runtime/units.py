@@ -129,6 +129,7 @@ class Opener:
     def sliced(self, body: bytes | mmap) -> Sliced | None:
         """What can be said of a unit by its bytes alone, in any thread: none of a trigger's code is called.
 
+        One that is small enough to be encoded as a whole is, where a sink asks for that.
         None: it is not a plain one, `open` takes it apart with care.
         """
         return self._sliced(body, early=len(body) <= _AT_ONCE) if self._plain else None
@@ -160,10 +161,10 @@ class Opener:
         if self._early is None:
             return None
         try:
-            records = self._early.encode_all(raws)
+            records = self._early.encode_all(tuple(raws))
+            return records if len(records) == len(raws) else None
         except Exception:  # whoever delivers them asks for each, and says what is wrong
             return None
-        return records if len(records) == len(raws) else None
 
     def open(
         self, stored: StoredUnit, body: bytes | mmap, meta: JsonObject, sliced: Sliced | None = None

@@ -325,6 +325,24 @@ def test_what_cannot_be_encoded_early_is_left_to_who_delivers_it() -> None:
     assert (sliced.keys, sliced.records) == (["1"], None)
 
 
+@pytest.mark.parametrize("gives", ["a generator", "one too few", "another order"])
+def test_a_sink_that_breaks_its_promise_changes_nothing_about_a_unit(gives: str) -> None:
+    """What it gives is not taken, and the events stay in their order."""
+
+    class Careless(Lines):
+        def encode_all(self, raws: Any) -> Any:
+            if gives == "another order":
+                raws.reverse()
+            made = (self.encode(raw) for raw in raws)
+            return made if gives == "a generator" else list(made)[1:]
+
+    body = b'[{"Id": "1"}, {"Id": "2"}]'
+    sliced = Opener(named(), set(), early=Careless({})).sliced(body)
+    assert sliced is not None
+    assert (sliced.keys, sliced.records) == (["1", "2"], None)
+    assert [bytes(raw) for raw in sliced.raws] == [b'{"Id": "1"}', b'{"Id": "2"}']
+
+
 def test_units_that_their_trigger_splits_are_not_looked_at_before() -> None:
     """No code of a trigger but `fetch` is called from other threads."""
     body = b'{"Id": "1"}\n{"Id": "2"}'

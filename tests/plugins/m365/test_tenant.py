@@ -350,6 +350,10 @@ def test_one_host_for_both_services_is_told_apart_by_path(connect: Connect) -> N
     assert (
         connection._service_of(f"https://one:1/api/v1/{TENANT}/activity/feed/x") == "Management Activity API"
     )
+    assert connection._service_of("https://one:1/graph/v1.0/users?x=/activity/feed/") == "Microsoft Graph"
+    odd = connect(graph_url="https://activity/feed/graph", activity_url="https://activity")
+    assert odd._service_of("https://activity/feed/graph/v1.0/users") == "Microsoft Graph"
+    assert odd._service_of("https://activity/x/activity/feed/y") == "Management Activity API"
 
 
 def test_the_check_proves_every_part(context, wire) -> None:
