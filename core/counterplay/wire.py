@@ -415,7 +415,7 @@ class Wire(requests.Session):
         if retry_after is not None:
             return retry_after
         # most faults are over at once; one that is not is left alone for longer and longer
-        ceiling = min(60.0, self.backoff * (0.5 if failures < 2 else 2 ** min(failures - 1, 10)))
+        ceiling = min(60.0, self.backoff * (0.3 if failures < 2 else 2 ** min(failures - 1, 10)))
         return random.uniform(ceiling / 2, ceiling)
 
     def _sleep(self, seconds: float, why: str) -> None:

@@ -463,7 +463,7 @@ def test_a_first_failure_is_tried_again_soon_and_the_next_ones_later(remote, wir
 
     wire(Api(), attempts=5, backoff=1.0, stop=Clock()).get(URL)
 
-    bounds = [(0.25, 0.5), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0)]
+    bounds = [(0.15, 0.3), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0)]
     assert all(low <= one <= high for one, (low, high) in zip(waited, bounds, strict=True))
 
 
